@@ -1,0 +1,356 @@
+"""The store: the facade through which pages come and go. Verbs: store, load, discard.
+
+Owns the descriptors and the order of updates. Never does I/O and never sleeps.
+
+Order of a store (docs/concurrency.md): (1) HEAD moves on, the space is reserved; (2) the record is
+written there; (3) the descriptor is replaced in one 8-byte store; (4) the caller replies. So the
+buffers are valid at every instant, and a request done twice does no harm. Counts and free lists
+are derived and follow; ``Store.attach`` counts them again from the buffers alone.
+
+Always holds: what `load` returns is what was last stored there, or zeros; otherwise it raises.
+"""
+
+import sys
+from array import array
+from collections import Counter
+from enum import StrEnum
+from typing import Final
+
+from vswapfs.core import policy
+from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Buffers, Geometry
+from vswapfs.core.cleaner import Cleaner
+from vswapfs.core.codec import DecodeError, checksum, decode, encode
+from vswapfs.core.descriptor import (
+    CLUSTER_PAGES,
+    CLUSTER_SHIFT,
+    DESCRIPTOR_BYTES,
+    EMPTY,
+    FILLED,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LENGTH_MASK,
+    LENGTH_SHIFT,
+    OFFSET_MASK,
+    OFFSET_SHIFT,
+    SEGMENT_SHIFT,
+    STORED,
+    place,
+)
+from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead, write_hole
+from vswapfs.core.samefill import ZERO, ZERO_PAGE, FillPatterns, pattern_of
+from vswapfs.core.segment import SLOT_SHIFT, SegmentTable, resident_bytes
+from vswapfs.errors import LostPageError, PoolFullError
+from vswapfs.format import record
+from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.units import PAGE_BYTES
+
+_CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
+
+
+class SameFilled(StrEnum):
+    """Which same-filled pages become markers: zeros only, every 8-byte pattern, none."""
+
+    ZERO = "zero"
+    SAME = "same"
+    OFF = "off"
+
+
+class Store:
+    """Pages by number, over flat buffers. One thread only.
+
+    After any error of the tree in errors.py the store is as valid as before, and every other page
+    can be stored, loaded and discarded.
+    """
+
+    def __init__(
+        self, geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
+    ) -> None:
+        """A store over empty (all-zero) buffers. Use ``attach`` for buffers with pages in them."""
+        self.geometry = geometry
+        self.same_filled = same_filled
+        self._descriptors = buffers.descriptors
+        self.words = buffers.descriptors.view.cast("Q")
+        self.pool = buffers.pool.view
+        self.segments = SegmentTable(buffers.segments.view, buffers.pool, geometry)
+        heads = buffers.heads.view.cast("Q")
+        self.heads = [
+            LogHead(index, heads, self.segments, geometry.segment_bytes)
+            for index in range(HEAD_COUNT)
+        ]
+        self.patterns = FillPatterns(buffers.patterns.view)
+        self.cleaner = Cleaner(
+            geometry, self.words, self.pool, self.segments, self.heads[SURVIVORS]
+        )
+        self.cluster_pages = array("H", bytes(2 * geometry.cluster_count))
+        self.stored_pages = 0
+        self.live_bytes = 0
+        self.incompressible_pages = 0
+        self.stored_total = 0
+        self.loaded_total = 0
+        self.discarded_total = 0
+        self.checksum_errors = 0
+        self.pool_full_total = 0
+        self.patterns_full_total = 0
+
+    @classmethod
+    def attach(
+        cls, geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
+    ) -> "Store":
+        """A store over buffers that a predecessor left at any instant. Counts everything again
+        (reads every descriptor) and turns an unfinished record into a hole."""
+        store = cls(geometry, buffers, same_filled)
+        store._recount()
+        return store
+
+    def _recount(self) -> None:
+        pattern_pages: Counter[int] = Counter()
+        for page, word in enumerate(self.words[: self.geometry.page_count].tolist()):
+            if word == EMPTY:
+                continue
+            self.cluster_pages[page >> CLUSTER_SHIFT] += 1
+            if word & KIND_MASK == FILLED:
+                pattern_pages[word >> INDEX_SHIFT] += 1
+            else:
+                segment, _offset, length_bytes = place(word)
+                self.segments.live_bytes[segment] += length_bytes
+                self.stored_pages += 1
+                self.live_bytes += length_bytes
+                self.incompressible_pages += length_bytes == record.RECORD_MAX_BYTES
+        self.patterns.recount(pattern_pages)
+        for head in self.heads:
+            offset, length_bytes = head.last_reservation()
+            if length_bytes and not self._is_live(head.segment, offset, length_bytes):
+                write_hole(self.pool, head.base + offset, length_bytes)
+        self.segments.adopt({head.segment for head in self.heads})
+
+    def _is_live(self, segment: int, offset: int, length_bytes: int) -> bool:
+        _checksum, page, tag = HEADER.unpack_from(self.pool, self.segments.base(segment) + offset)
+        return (
+            HEADER_BYTES + (tag & record.LENGTH_MASK) + 1 == length_bytes
+            and page < self.geometry.page_count
+            and self.words[page] & KIND_MASK == STORED
+            and place(self.words[page]) == (segment, offset, length_bytes)
+        )
+
+    # -- the three verbs ---------------------------------------------------------------------
+
+    def store(self, page: int, data: bytes) -> None:
+        """Keep ``data`` (4096 bytes) as the contents of the page.
+
+        Raises PoolFullError; the page's earlier contents are still there then.
+        """
+        if self.same_filled is not SameFilled.OFF:
+            pattern = pattern_of(data)
+            if pattern is not None and self._store_filled(page, pattern):
+                return
+        codec, payload = encode(data)
+        payload_bytes = len(payload)
+        length_bytes = HEADER_BYTES + payload_bytes
+        head = self.heads[INCOMPRESSIBLE if codec == CODEC_RAW else COMPRESSED]
+        offset = head.reserve(length_bytes)
+        if offset < 0:
+            self._next_segment(head)
+            offset = head.reserve(length_bytes)
+        at = head.base + offset
+        HEADER.pack_into(
+            self.pool, at, checksum(data), page, codec << CODEC_SHIFT | payload_bytes - 1
+        )
+        at += HEADER_BYTES
+        self.pool[at : at + payload_bytes] = payload
+        segment = head.segment
+        old = self.words[page]
+        self.words[page] = (
+            segment << SEGMENT_SHIFT | offset << OFFSET_SHIFT | length_bytes << LENGTH_SHIFT | STORED
+        )
+        self.segments.live_bytes[segment] += length_bytes
+        self.stored_pages += 1
+        self.live_bytes += length_bytes
+        if codec == CODEC_RAW:
+            self.incompressible_pages += 1
+        self._replaced(page, old)
+
+    def _store_filled(self, page: int, pattern: bytes) -> bool:
+        if self.same_filled is SameFilled.ZERO and any(pattern):
+            return False
+        index = self.patterns.acquire(pattern)
+        if index is None:
+            self.patterns_full_total += 1
+            return False
+        old = self.words[page]
+        self.words[page] = index << INDEX_SHIFT | FILLED
+        self._replaced(page, old)
+        return True
+
+    def _replaced(self, page: int, old: int) -> None:
+        self.stored_total += 1
+        if old == EMPTY:
+            self.cluster_pages[page >> CLUSTER_SHIFT] += 1
+        else:
+            self._drop(old)
+
+    def load(self, page: int) -> bytes:
+        """The page's 4096 bytes; zeros if it is empty.
+
+        Raises LostPageError when its record cannot be verified; the error is counted, the page
+        stays as it is, and storing to it again works.
+        """
+        self.loaded_total += 1
+        word = self.words[page]
+        if word & KIND_MASK == STORED:
+            try:
+                return self.read(page, word)
+            except LostPageError:
+                self.checksum_errors += 1
+                raise
+        if word == EMPTY:
+            return ZERO_PAGE
+        if word & KIND_MASK == FILLED:
+            return self.patterns.page(word >> INDEX_SHIFT)
+        self.checksum_errors += 1
+        raise LostPageError(f"page {page}: its descriptor {word:#018x} is not valid")
+
+    def read(self, page: int, word: int) -> bytes:
+        """Decode and verify the record that a stored descriptor points to; counts nothing.
+
+        Raises LostPageError.
+        """
+        segment = word >> SEGMENT_SHIFT
+        at = (self.segments.homes[segment] >> SLOT_SHIFT << self.segments.shift) + (
+            word >> OFFSET_SHIFT & OFFSET_MASK
+        )
+        expected, owner, tag = HEADER.unpack_from(self.pool, at)
+        at += HEADER_BYTES
+        try:
+            data = decode(
+                tag >> CODEC_SHIFT,
+                self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK) - HEADER_BYTES],
+            )
+        except DecodeError as error:
+            raise self._lost(page, word, str(error)) from None
+        if checksum(data) != expected:
+            raise self._lost(page, word, f"checksum is not {expected:016x}")
+        if owner != page:
+            raise self._lost(page, word, f"the record is page {owner}'s")
+        return data
+
+    @staticmethod
+    def _lost(page: int, word: int, reason: str) -> LostPageError:
+        segment, offset, length_bytes = place(word)
+        return LostPageError(
+            f"page {page} (offset {page * PAGE_BYTES:#x}) cannot be verified: {reason}; record of "
+            f"{length_bytes} bytes at offset {offset} of segment {segment}"
+        )
+
+    def discard(self, first: int, count: int) -> None:
+        """Forget ``count`` pages from ``first`` on; they read as zeros then. Cannot fail."""
+        end = first + count
+        page = first
+        while page < end:
+            cluster = page >> CLUSTER_SHIFT
+            stop = min(end, cluster + 1 << CLUSTER_SHIFT)
+            if self.cluster_pages[cluster]:
+                self._discard_in_cluster(cluster, page, stop)
+            page = stop
+
+    def _discard_in_cluster(self, cluster: int, start: int, stop: int) -> None:
+        words = self.words[start:stop]
+        dropped = [word for word in words.tolist() if word]
+        self.cluster_pages[cluster] -= len(dropped)
+        self.discarded_total += len(dropped)
+        if self.cluster_pages[cluster]:
+            for index in range(len(words)):
+                words[index] = EMPTY
+        else:
+            # A cluster without a page: its descriptors are one page of memory, given back whole.
+            self._descriptors.release(cluster * _CLUSTER_BYTES, (cluster + 1) * _CLUSTER_BYTES)
+        for word in dropped:
+            self._drop(word)
+
+    def _drop(self, word: int) -> None:
+        """A descriptor that was replaced or emptied: what it referred to is dead."""
+        if word & KIND_MASK == FILLED:
+            self.patterns.drop(word >> INDEX_SHIFT)
+            return
+        length_bytes = word >> LENGTH_SHIFT & LENGTH_MASK
+        self.stored_pages -= 1
+        self.live_bytes -= length_bytes
+        if length_bytes == record.RECORD_MAX_BYTES:
+            self.incompressible_pages -= 1
+        if self.segments.drop_live(word >> SEGMENT_SHIFT, length_bytes):
+            self.cleaner.forget(word >> SEGMENT_SHIFT)
+
+    # -- room --------------------------------------------------------------------------------
+
+    def _next_segment(self, head: LogHead) -> None:
+        """Seal the head's segment and open the next, cleaning first if there is no room."""
+        head.close()
+        while True:
+            try:
+                head.open(reserve=False)
+                return
+            except PoolFullError:
+                if not self.cleaner.run_victim():
+                    self.pool_full_total += 1
+                    raise
+
+    def cleaning_urgent(self) -> bool:
+        """True when cleaning should go on even between requests."""
+        return policy.short_of_segments(
+            self.segments.free_count, self.geometry.slot_count, RESERVE_SEGMENTS
+        ) and not self.cleaner.exhausted()
+
+    def cleaning_useful(self) -> bool:
+        """True when idle time should be spent on packing the pool."""
+        return policy.density_low(
+            self.segments.sealed_resident_bytes,
+            self.segments.sealed_live_bytes,
+            self.geometry.segment_bytes,
+        ) and not self.cleaner.exhausted()
+
+    def clean(self, steps: int) -> bool:
+        """Clean in a slice of about ``steps`` record copies; False when there is nothing to do."""
+        return self.cleaner.run(steps)
+
+    # -- figures -----------------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """RAM that segments take: all touched pages of them."""
+        return self.segments.sealed_resident_bytes + sum(
+            resident_bytes(head.position) for head in self.heads if head.segment >= 0
+        )
+
+    def derived_bytes(self) -> int:
+        """Memory of the derived arrays, which are not in the flat buffers."""
+        return sys.getsizeof(self.cluster_pages) + sys.getsizeof(self.segments.live_bytes)
+
+    def stats(self) -> dict[str, int]:
+        """The store's share of the field table in stats.py."""
+        geometry, segments, cleaner = self.geometry, self.segments, self.cleaner
+        zero_pages = self.patterns.pages(ZERO)
+        filled_pages = self.patterns.page_count
+        return {
+            "pages.empty": geometry.page_count - filled_pages - self.stored_pages,
+            "pages.zero": zero_pages,
+            "pages.same": filled_pages - zero_pages,
+            "pages.pool": self.stored_pages,
+            "pages.disk": 0,
+            "pages.incompressible": self.incompressible_pages,
+            "pages.stored_total": self.stored_total,
+            "pages.loaded_total": self.loaded_total,
+            "pages.discarded_total": self.discarded_total,
+            "pool.limit_bytes": geometry.slot_count * geometry.segment_bytes,
+            "pool.used_bytes": self.used_bytes(),
+            "pool.live_bytes": self.live_bytes,
+            "pool.header_bytes": self.stored_pages * HEADER_BYTES,
+            "pool.original_bytes": self.stored_pages * PAGE_BYTES,
+            "pool.segments": geometry.slot_count - segments.free_count,
+            "pool.segments_free": segments.free_count,
+            "pool.patterns": self.patterns.distinct_count,
+            "refusals.pool_full": self.pool_full_total,
+            "refusals.patterns_full": self.patterns_full_total,
+            "checksum_errors": self.checksum_errors,
+            "cleaner.segments_total": cleaner.cleaned_total,
+            "cleaner.moved_pages_total": cleaner.moved_pages_total,
+            "cleaner.moved_bytes_total": cleaner.moved_bytes_total,
+            "cleaner.damaged_segments": cleaner.damaged_count,
+        }

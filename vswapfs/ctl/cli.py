@@ -1,0 +1,230 @@
+"""`vswapctl`: its commands, their options and help.
+
+Owns the command line; what a command does is in the module it calls. Never imports the daemon.
+What was asked for goes to stdout, everything about it to stderr; exit codes are those of
+vswapfs.errors.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from vswapfs import __version__
+from vswapfs.core import stats as fields
+from vswapfs.ctl import client, descriptors, instances, launch, render, shutdown
+from vswapfs.ctl import status as status_table
+from vswapfs.ctl.options import ReportingGroup, area_options
+from vswapfs.format import instance
+from vswapfs.format.message import (
+    STATES,
+    AskCheck,
+    AskDescriptors,
+    AskStats,
+    Config,
+    Descriptor,
+    Descriptors,
+    Findings,
+    Stats,
+)
+
+# It goes over every record in one go; page I/O waits as long, so nobody runs it lightly.
+_CHECK_TIMEOUT_S = 600.0
+
+_STATS_HEADINGS = (
+    render.Heading("FIELD"),
+    render.Heading("VALUE", right=True),
+    render.Heading("UNIT"),
+    render.Heading("MEANING"),
+)
+
+_name = click.argument("name", required=False)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _keep_quiet(text: str) -> None:
+    """For steps, where nobody is there to watch them."""
+
+
+@click.group("vswapctl", cls=ReportingGroup)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Set up and look into virtual swap spaces: compressed RAM behind a loop device.
+
+    NAME is the name of an instance. Without it, the only instance is meant, or vswap0.
+
+    \b
+    Example:
+      vswapctl on --size 2G
+      vswapctl status
+      vswapctl off
+    """
+
+
+@cli.command()
+@click.argument("name", default=instance.DEFAULT_NAME)
+@area_options
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 32767),
+    help="The kernel fills areas of higher priority first. [default: the kernel's, below all set]",
+)
+def on(name: str, **area: Any) -> None:
+    """Start an instance and swap to it.
+
+    Mounts the file system, attaches a loop device, and makes and switches on swap there. Prints
+    the loop device. If a step fails, all are undone.
+
+    \b
+    Example:
+      vswapctl on --size 2G --pool-limit 1G --priority 100
+    """
+    config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
+    ready = launch.start(config, _tell if sys.stderr.isatty() else _keep_quiet)
+    if ready.loop_device is not None:
+        click.echo(ready.loop_device)
+
+
+@cli.command()
+@_name
+@click.option(
+    "--force",
+    is_flag=True,
+    help="If the daemon makes no progress for 10 s, take everything away from it. Pages that are "
+    "in it are lost, and the kernel kills the processes that need them.",
+)
+def off(name: str | None, force: bool) -> None:
+    """Take an instance down, so that nothing of it is left.
+
+    The kernel first takes all pages back, for which there has to be memory. Also clears up after
+    a daemon that died.
+
+    \b
+    Example:
+      vswapctl off vswap0
+    """
+    name = instances.choose(name)
+    shutdown.off(name, _tell, force=force)
+    click.echo(f"{name} is down")
+
+
+@cli.command(epilog=status_table.help_text())
+@_name
+@_json
+@click.option("-n", "--noheadings", is_flag=True, help="Print no headings.")
+@click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes.")
+@click.option("-o", "--output", metavar="COLS", help="Columns to print, with commas between.")
+def status(
+    name: str | None, as_json: bool, noheadings: bool, exact: bool, output: str | None
+) -> None:
+    """Show all instances, or one: what is in it, where, and what it saves.
+
+    Protections that the machine refused, and instances that are dead or do not answer, are named
+    on stderr.
+
+    \b
+    Example:
+      vswapctl status --bytes --output NAME,USED,POOL-USED
+    """
+    columns = status_table.select(output)
+    rows = list(status_table.gather(name))
+    if as_json:
+        render.print_json([status_table.as_object(row) for row in rows])
+    elif rows:
+        render.print_table(
+            [column.heading for column in columns],
+            [status_table.cells(row, columns, exact=exact) for row in rows],
+            show_headings=not noheadings,
+        )
+        for row in rows:
+            for warning in status_table.warnings(row):
+                _tell(f"warning: {warning}")
+    else:
+        _tell("no instance is up")
+    if any(row.error and row.state is instances.State.RUNNING for row in rows):
+        sys.exit(client.NotAnsweringError.exit_code)
+
+
+@cli.command()
+@_name
+@_json
+def stats(name: str | None, as_json: bool) -> None:
+    """Show every figure of an instance with its unit and meaning.
+
+    JSON nests by the dots: pool.used_bytes is "used_bytes" in "pool".
+
+    \b
+    Example:
+      vswapctl stats --json | jq .pool.used_bytes
+    """
+    values = client.ask(instances.choose(name), AskStats(), Stats).values
+    if as_json:
+        render.print_json(fields.nest(values))
+        return
+    render.print_table(
+        _STATS_HEADINGS,
+        [
+            (field.key, str(values[field.key]), field.unit.value, field.help)
+            for field in fields.FIELDS
+            if field.key in values
+        ],
+    )
+
+
+@cli.command()
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] OFFSET | START-END")
+@click.option("--state", type=click.Choice(STATES), help="Show only pages in this state.")
+@_json
+def desc(words: tuple[str, ...], state: str | None, as_json: bool) -> None:
+    """Show where pages are now: the page at OFFSET, or those from START up to, not with, END.
+
+    Offsets are bytes from the start of the area: 8192, 0x2000 or 8K. Each record is read and its
+    checksum compared.
+
+    \b
+    Example:
+      vswapctl desc 0x2000
+      vswapctl desc vswap0 0-1M --state pool
+    """
+    if len(words) > 2:
+        raise click.UsageError("give an offset or a range, and before it at most a NAME")
+    start_bytes, end_bytes = descriptors.parse_range(words[-1])
+    name = instances.choose(words[0] if len(words) == 2 else None)
+    batches = _descriptors(name, AskDescriptors(start_bytes, end_bytes, state))
+    chunks = descriptors.json_chunks if as_json else descriptors.table_chunks
+    for chunk in chunks(batches):
+        click.echo(chunk, nl=False)
+
+
+def _descriptors(name: str, request: AskDescriptors) -> Iterator[list[Descriptor]]:
+    for answer in client.answers(name, request):
+        if isinstance(answer, Descriptors):
+            yield answer.descriptors
+
+
+@cli.command()
+@_name
+def check(name: str | None) -> None:
+    """Check all structural invariants of an instance. Page I/O waits meanwhile.
+
+    Ends with exit code 1 if any does not hold.
+
+    \b
+    Example:
+      vswapctl check && echo fine
+    """
+    name = instances.choose(name)
+    findings = client.ask(name, AskCheck(), Findings, _CHECK_TIMEOUT_S).findings
+    render.print_lines(findings or ["all invariants hold"])
+    if findings:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    cli(prog_name="vswapctl")

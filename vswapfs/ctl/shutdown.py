@@ -1,0 +1,90 @@
+"""Taking an instance down: by asking its daemon, and by force where that cannot be.
+
+Owns the order of attempts and the question whether a silent swapoff still makes progress. Never
+forces a daemon that answers: one that reports that swapoff failed still has everybody's pages.
+On return the instance is down and the process of its daemon has gone.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from vswapfs.ctl import client, instances, launch
+from vswapfs.format import instance
+from vswapfs.format.message import AskOff, Step
+
+_PATIENCE_S: Final = 60.0
+_FORCE_PATIENCE_S: Final = 10.0
+_LOOP_DEVICES: Final = Path("/sys/block")
+_SWAPS: Final = Path("/proc/swaps")
+
+
+def off(name: str, show: launch.Show, *, force: bool) -> None:
+    """Take the instance down; ``show`` gets each step.
+
+    Raises InstanceError if there is none, NotAnsweringError if its daemon is silent and ``force``
+    is not given, and what the daemon reports, of which the commonest is HostError: no memory for
+    swapoff. After that the instance is still in use.
+    """
+    state = instances.find(name)
+    if state is None:
+        raise instances.no_such_instance(name)
+    if state is instances.State.DEAD:
+        show("its daemon is dead: clearing up")
+        launch.takedown(name, show, force=force)
+        return
+    try:
+        _ask(name, show, _FORCE_PATIENCE_S if force else _PATIENCE_S)
+    except client.NotAnsweringError as error:
+        if not force:
+            raise
+        if instances.find(name) is None:
+            return
+        show(f"{error.message}; taking it down by force")
+        launch.takedown(name, show, force=True)
+
+
+def _ask(name: str, show: launch.Show, patience_s: float) -> None:
+    lock = instances.open_lock(name)
+    if lock is None:
+        raise instances.no_such_instance(name)
+    with lock:
+        for answer in client.answers(name, AskOff(), patience_s, _Swapoff(name).moves):
+            if isinstance(answer, Step):
+                show(answer.text)
+        if not instances.wait_released(lock, patience_s):
+            raise client.NotAnsweringError(
+                f"{name} is switched off, but its process has not ended",
+                remedy=f"vswapctl off {name} --force",
+            )
+
+
+class _Swapoff:
+    """Tells whether swap use of the instance went down since it was last asked.
+
+    swapoff of a full area takes minutes in one step. Forcing it would kill whoever has pages
+    there, so the kernel's own figures decide, which need no answer of the daemon.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._backing_file = f"{instance.mountpoint(name)}/{instance.SWAP_FILE}"
+        self._used_kib = self._read_used_kib()
+
+    def moves(self) -> bool:
+        before_kib, self._used_kib = self._used_kib, self._read_used_kib()
+        return self._used_kib < before_kib
+
+    def _read_used_kib(self) -> int:
+        devices = {f"/dev/{loop}" for loop in self._loops()}
+        rows = (line.split() for line in _SWAPS.read_text().splitlines()[1:])
+        return sum(int(row[3]) for row in rows if row[0] in devices)
+
+    def _loops(self) -> list[str]:
+        found = []
+        for path in _LOOP_DEVICES.glob("loop*/loop/backing_file"):
+            try:
+                backing_file = path.read_text().strip()
+            except OSError:  # detached since it was listed
+                continue
+            if backing_file == self._backing_file:
+                found.append(path.parts[-3])
+        return found

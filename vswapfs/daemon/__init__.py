@@ -1,0 +1,1 @@
+"""The daemon: wiring and lifetime. Everything else may be imported from here; nothing imports it."""

@@ -1,0 +1,75 @@
+"""The instance's directory and lock: one daemon a name.
+
+Owns /run/vswapfs/NAME. Always holds: while the lock is held no other daemon of that name runs;
+the kernel drops it with the process, however that ends.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vswapfs.errors import HostError, InstanceError
+from vswapfs.format import instance
+from vswapfs.fuse import mount
+
+
+def holder(name: str) -> int | None:
+    """The process id of the daemon that holds the name, or None if there is none."""
+    try:
+        fd = os.open(instance.lock_path(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return int(os.read(fd, 20) or b"0")
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def hold(name: str) -> Iterator[None]:
+    """Make the directory and hold its lock; the directory is removed at the end.
+
+    Raises InstanceError if the name is in use.
+    """
+    fd = _acquire(name)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    try:
+        yield
+    finally:
+        # What could not be undone keeps its directory, so that `status` and `off` still see it.
+        if mount.find(name) is None:
+            shutil.rmtree(instance.directory(name), ignore_errors=True)
+        os.close(fd)
+
+
+def _acquire(name: str) -> int:
+    path = Path(instance.lock_path(name))
+    while True:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # a predecessor has just removed its directory
+        except OSError as error:
+            raise HostError(f"make {path.parent}", error.strerror or "") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 20).decode()
+            os.close(fd)
+            raise InstanceError(
+                f"{name} is in use by process {pid}: one daemon a name",
+                remedy=f"give another name, or first: vswapctl off {name}",
+            ) from None
+        # Ours only if it is still the file at that path (see the removal above).
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(fd).st_ino == path.stat().st_ino:
+                return fd
+        os.close(fd)

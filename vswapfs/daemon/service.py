@@ -1,0 +1,319 @@
+"""One instance from start to end: brings it up, serves, answers commands, takes it down.
+
+Owns the order of start and end. Always holds: what was set up is undone when a later step fails;
+a signal never costs a page (swapoff comes first; if it fails, the daemon serves on and says so).
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyfuse3
+import trio
+
+from vswapfs import __version__
+from vswapfs.core.check import check
+from vswapfs.core.describe import describe_range
+from vswapfs.core.stats import nest
+from vswapfs.core.store import SameFilled, Store
+from vswapfs.daemon import lock, takedown
+from vswapfs.daemon.ask import ask
+from vswapfs.daemon.config import make_geometry
+from vswapfs.daemon.control import ControlServer, Send
+from vswapfs.daemon.logs import logging_to
+from vswapfs.daemon.report import Reporter
+from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
+from vswapfs.format import instance, message
+from vswapfs.format.message import Config, Ready
+from vswapfs.fuse import mount
+from vswapfs.fuse.lane import Lane
+from vswapfs.fuse.namespace import SWAP_INODE, Namespace
+from vswapfs.host import hardening, loop, swap
+from vswapfs.host.region import make_buffers
+from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
+
+DESC_PAGES_AT_ONCE: Final = 64
+"""Pages described in one call of the lane: about 0.3 ms with their checksums verified."""
+
+SWITCH_INTERVAL_S: Final = 100e-6
+"""How long another thread may keep the interpreter while the lane wants it; Python's default of
+5 ms would be 200 page loads."""
+
+_log = logging.getLogger(__name__)
+
+
+def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
+    """Serve one instance until it is taken down; returns the exit code.
+
+    Raises VswapError when it could not be brought up; nothing is left then.
+    """
+    instance.check_name(config.name)
+    if os.geteuid() != 0:
+        raise PermissionRefusedError("this needs root", remedy="use sudo")
+    geometry = make_geometry(config)
+    outcomes = [
+        hardening.lock_memory(),
+        # Before any other thread is started: threads inherit it.
+        hardening.flush_io_thread(),
+        hardening.spare_from_oom_killer(),
+    ]
+    if not outcomes[0].ok and not config.allow_unlocked:
+        raise HostError("mlockall", outcomes[0].detail, remedy="run as root, or --allow-unlocked")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    log_path = None if log_to_stderr else instance.log_path(config.name)
+    with lock.hold(config.name), logging_to(log_path):
+        for outcome in outcomes:
+            _log.log(
+                logging.INFO if outcome.ok else logging.WARNING,
+                "%s: %s", outcome.name, outcome.detail,
+            )  # fmt: skip
+        if takedown.remains(config.name):
+            reporter.step("clean up after a daemon that was killed")
+            takedown.take_down_remains(config.name, reporter.step, force=False)
+        _check_mountpoint(config)
+        buffers, regions = make_buffers(config.name, geometry)
+        store = Store(geometry, buffers, SameFilled(config.same_filled))
+        tables = [region for name, region in regions.items() if name != "pool"]
+        service = _Service(
+            config, reporter, store, lambda: sum(t.resident_bytes() for t in tables), outcomes
+        )
+        return trio.run(service.main)
+
+
+def _check_mountpoint(config: Config) -> None:
+    path = Path(config.mountpoint)
+    if config.swap:
+        path.mkdir(mode=0o700, exist_ok=True)
+    if mount.is_mountpoint(config.mountpoint):
+        raise UsageError(
+            f"{path} is in use: something is mounted there already",
+            remedy=f"umount {path}, or give another directory",
+        )
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory", remedy=f"mkdir -p {path}")
+
+
+class _Service:
+    def __init__(
+        self,
+        config: Config,
+        reporter: Reporter,
+        store: Store,
+        tables_bytes: Callable[[], int],
+        outcomes: list[hardening.Outcome],
+    ) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._store = store
+        self._tables_bytes = tables_bytes
+        self._outcomes = outcomes
+        self._started_s = time.monotonic()
+        self._size_bytes = config.size_bytes
+        self._file = f"{config.mountpoint}/{instance.SWAP_FILE}"
+        self._lane_ended = trio.Event()
+        self._taken_down = False
+        self._takedown_lock = trio.Lock()
+        self._namespace = Namespace(self._size_bytes, self._stats_json)
+        self._control = ControlServer(instance.control_path(config.name), self._handle)
+
+    # -- start and end -----------------------------------------------------------------------
+
+    async def main(self) -> int:
+        config = self._config
+        self._reporter.step(f"mount on {config.mountpoint}")
+        channel = mount.mount(config.mountpoint, config.name)
+        token = trio.lowlevel.current_trio_token()
+        self._lane = Lane(
+            self._store,
+            channel.device_fd,
+            channel.lane_end_fd,
+            SWAP_INODE,
+            ended=lambda: token.run_sync_soon(self._lane_ended.set),
+        )
+        pyfuse3.init(self._namespace, f"/dev/fd/{channel.pyfuse3_end_fd}", set())
+        self._lane.start()
+        failure: VswapError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_names)
+                nursery.start_soon(self._obey_signals)
+                await nursery.start(self._control.serve)
+                try:
+                    ready = await trio.to_thread.run_sync(self._bring_up)
+                except VswapError as error:
+                    failure = error
+                    _log.error("%s", error)
+                    await self._take_down(_log.info)
+                else:
+                    self._outcomes.append(hardening.freeze_collector())
+                    self._reporter.end(ready)
+                    _log.info("%s is up: %s", config.name, ready.loop_device or ready.mountpoint)
+                await self._lane_ended.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=False)
+        if failure:
+            raise failure
+        if not self._taken_down:
+            _log.error("the mount was ended from outside; what was swapped is lost")
+            return 1
+        _log.info("%s is down", config.name)
+        return 0
+
+    def _bring_up(self) -> Ready:
+        """The steps up to swapon, each reported before it is done. On a thread of its own: they
+        do I/O to the area that we serve."""
+        config, step = self._config, self._reporter.step
+        device = None
+        if config.swap:
+            step("attach a loop device")
+            device = loop.attach(self._file)
+            step(f"mkswap {device}")
+            swap.make(device, config.name)
+            step(f"swapon {device}")
+            swap.on(device, config.priority)
+        else:
+            step(f"ready: {self._file}")
+        return Ready(config.mountpoint, device)
+
+    async def _take_down(self, report: Callable[[str], object]) -> None:
+        """Raises HostError; the instance serves on then, and it can be tried again."""
+        async with self._takedown_lock:
+            if not self._taken_down:
+                await trio.to_thread.run_sync(takedown.take_down, self._config.name, report)
+                self._taken_down = True
+
+    async def _obey_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                _log.info("%s: taking %s down", signal.Signals(number).name, self._config.name)
+                try:
+                    await self._take_down(_log.info)
+                except HostError as error:
+                    _log.error("not taken down, serving on: %s", error)
+
+    async def _serve_names(self) -> None:
+        """pyfuse3's main loop. If it fails, page I/O goes on without it."""
+        try:
+            await pyfuse3.main()
+        except Exception:
+            _log.exception("pyfuse3 ended by a defect; page I/O goes on")
+
+    # -- commands ----------------------------------------------------------------------------
+
+    async def _handle(self, request: message.Request, send: Send) -> None:
+        match request:
+            case message.AskStatus():
+                await send(await self._status())
+            case message.AskStats():
+                await send(message.Stats(await self._stats()))
+            case message.AskDescriptors():
+                await self._describe(request, send)
+            case message.AskCheck():
+                await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+            case message.AskOff():
+                await self._off(send)
+
+    async def _off(self, send: Send) -> None:
+        _log.info("asked to take %s down", self._config.name)
+        token = trio.lowlevel.current_trio_token()
+        steps_in, steps = trio.open_memory_channel[str](100)
+
+        def report(text: str) -> None:
+            _log.info("%s", text)
+            trio.from_thread.run_sync(steps_in.send_nowait, text, trio_token=token)
+
+        async def pass_on() -> None:
+            async for text in steps:
+                # Who asked may be gone; what he asked for is done all the same.
+                try:
+                    await send(message.Step(text))
+                except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+                    pass
+
+        # Shielded: the end of the lane ends the daemon's tasks, but not before this answer.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pass_on)
+                with steps_in:
+                    await self._take_down(report)
+            await send(message.Done())
+
+    async def _describe(self, request: message.AskDescriptors, send: Send) -> None:
+        start_bytes, end_bytes = request.start_bytes, request.end_bytes
+        if not 0 <= start_bytes < end_bytes:
+            raise UsageError(
+                f"range {start_bytes}-{end_bytes}: the end is not behind the start",
+                remedy="for example 0-1M",
+            )
+        if start_bytes >= self._size_bytes:
+            raise UsageError(
+                f"offset {start_bytes:#x} is beyond the area, which ends at {self._size_bytes:#x}",
+                remedy=f"an offset below {self._size_bytes:#x}",
+            )
+        if request.state is not None and request.state not in message.STATES:
+            raise UsageError(
+                f"{request.state!r} is not a state", remedy=f"one of {', '.join(message.STATES)}"
+            )
+        stop = -(-min(end_bytes, self._size_bytes) // PAGE_BYTES)
+        for start in range(start_bytes >> PAGE_SHIFT, stop, DESC_PAGES_AT_ONCE):
+            work = functools.partial(
+                describe_range,
+                self._store, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state,
+            )  # fmt: skip
+            if found := await ask(self._lane, work):
+                await send(message.Descriptors(found))
+        await send(message.Done())
+
+    async def _stats(self) -> dict[str, int]:
+        def collect() -> dict[str, int]:
+            values = self._store.stats() | self._lane.stats()
+            values["internal_errors"] += (
+                self._namespace.internal_errors + self._control.internal_errors
+            )
+            values["metadata_bytes"] = (
+                self._tables_bytes() + self._store.derived_bytes() + values["pool.header_bytes"]
+            )
+            return values
+
+        return await ask(self._lane, collect)
+
+    async def _stats_json(self) -> bytes:
+        return msgspec.json.encode(nest(await self._stats())) + b"\n"
+
+    async def _status(self) -> message.Status:
+        values = await self._stats()
+        pages = {state: values[f"pages.{state}"] for state in message.STATES}
+        used_bytes = self._size_bytes - pages["empty"] * PAGE_BYTES
+        live_bytes = values["pool.live_bytes"]
+        devices = loop.attached_to(self._file)
+        area = swap.active_areas().get(devices[0]) if devices else None
+        kept_bytes = (
+            values["pool.used_bytes"] + values["metadata_bytes"] - values["pool.header_bytes"]
+        )
+        return message.Status(
+            name=self._config.name,
+            pid=os.getpid(),
+            version=__version__,
+            uptime_s=round(time.monotonic() - self._started_s, 1),
+            mountpoint=self._config.mountpoint,
+            size_bytes=self._size_bytes,
+            used_bytes=used_bytes,
+            loop_device=devices[0] if devices else None,
+            swap_used_bytes=area.used_bytes if area else None,
+            swap_priority=area.priority if area else None,
+            pages=pages,
+            ratio=round(values["pool.original_bytes"] / live_bytes, 2) if live_bytes else None,
+            saved_bytes=used_bytes - kept_bytes,
+            pool_limit_bytes=values["pool.limit_bytes"],
+            pool_used_bytes=values["pool.used_bytes"],
+            same_filled=self._config.same_filled,
+            hardening=[message.Outcome(*outcome) for outcome in self._outcomes],
+        )

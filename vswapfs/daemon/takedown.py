@@ -1,0 +1,120 @@
+"""Taking an instance down: swapoff, detach, unmount, in that order, from whatever there is.
+
+Owns the order. Keeps no list of what was set up: it reads what there is from the kernel, so the
+same steps undo a finished `on`, one that failed or was killed half way, and a dead daemon's remains.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from vswapfs.daemon import lock
+from vswapfs.errors import HostError, InstanceError
+from vswapfs.format import instance
+from vswapfs.fuse import mount
+from vswapfs.host import loop, swap
+from vswapfs.units import format_size
+
+_UNMOUNT_WAIT_S: Final = 5.0
+Report = Callable[[str], None]
+
+
+def remains(name: str) -> bool:
+    """Whether there is anything to take down."""
+    return mount.find(name) is not None
+
+
+def take_down(name: str, report: Report) -> None:
+    """Undo everything of a live daemon's instance.
+
+    Raises HostError at the first step that fails; the steps after it are not tried, so that what
+    is still in use still works, and all of it can be tried again.
+    """
+    found = mount.find(name)
+    if found is None:
+        return
+    path, _connection = found
+    file = f"{path}/{instance.SWAP_FILE}"
+    for device in loop.attached_to(file):
+        _swap_off(device, report)
+        report(f"detach {device}")
+        loop.detach(device, file)
+    report(f"unmount {path}")
+    _unmount(path)
+
+
+def take_down_dead(name: str, report: Report, *, force: bool) -> None:
+    """Undo what a daemon that is gone left behind; with ``force`` end a living one first.
+
+    Raises InstanceError when it lives and ``force`` is not set, or there is nothing; HostError
+    when pages would be lost and ``force`` is not set, or a step fails.
+    """
+    instance.check_name(name)
+    pid = lock.holder(name)
+    if pid and not force:
+        raise InstanceError(f"{name} is served by process {pid}", remedy=f"vswapctl off {name}")
+    if pid is None and not remains(name) and not os.path.isdir(instance.directory(name)):
+        raise InstanceError(f"there is no instance {name}", remedy="vswapctl status lists them")
+    if pid:
+        report(f"end process {pid}")
+        _kill(pid)
+    with lock.hold(name):
+        take_down_remains(name, report, force=force)
+
+
+def take_down_remains(name: str, report: Report, *, force: bool) -> None:
+    """The same for whoever holds the lock already."""
+    found = mount.find(name)
+    if found is None:
+        return
+    path, connection = found
+    file = f"{path}/{instance.SWAP_FILE}"
+    areas = swap.active_areas()
+    used_bytes = sum(areas[d].used_bytes for d in loop.attached_to(file) if d in areas)
+    if used_bytes and not force:
+        raise HostError(
+            f"take down {name}",
+            f"its daemon is gone and with it {format_size(used_bytes)} of swapped memory; "
+            f"processes that need these pages get SIGBUS",
+            remedy=f"end those processes, then: vswapctl off {name} --force",
+        )
+    report(f"abort FUSE connection {connection}")
+    mount.abort(connection)
+    take_down(name, report)
+
+
+def _swap_off(device: str, report: Report) -> None:
+    area = swap.active_areas().get(device)
+    if area is None:
+        return
+    report(f"swapoff {device} ({format_size(area.used_bytes)} used)")
+    swap.off(device)
+
+
+def _unmount(path: str) -> None:
+    deadline = time.monotonic() + _UNMOUNT_WAIT_S
+    while True:
+        try:
+            mount.unmount(path)
+            return
+        except HostError:
+            # The kernel lets go of a detached loop device's file a moment later.
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def _kill(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        deadline = time.monotonic() + _UNMOUNT_WAIT_S
+        while os.path.isdir(f"/proc/{pid}") and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        os.close(pidfd)

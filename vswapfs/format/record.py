@@ -1,0 +1,36 @@
+"""The record: one page as it lies in a segment, in RAM and later on disk.
+
+    offset  size  field
+         0     8  checksum  xxh3-64 of the uncompressed page
+         8     4  page      page number, so that a record found elsewhere is known as misdirected
+        12     2  tag       low 12 bits: payload bytes - 1; high 4 bits: codec
+        14     n  payload   1..4096 bytes
+
+Little-endian and unaligned: with byte granularity a descriptor still fits 64 bits, and no byte is
+lost to padding (16-byte units would cost 7.5 bytes a page on average). All zero means that no
+record begins here. Self-describing so that a segment can be walked without the descriptors.
+"""
+
+import struct
+from typing import Final
+
+HEADER: Final = struct.Struct("<QIH")
+HEADER_BYTES: Final = HEADER.size
+PAYLOAD_MAX_BYTES: Final = 4096
+RECORD_MAX_BYTES: Final = HEADER_BYTES + PAYLOAD_MAX_BYTES
+
+LENGTH_MASK: Final = 0xFFF
+CODEC_SHIFT: Final = 12
+
+CODEC_NONE: Final = 0  # no record here
+CODEC_RAW: Final = 1  # the page itself
+CODEC_LZ4: Final = 2  # an LZ4 block without a size in front
+CODEC_HOLE: Final = 3  # space that was reserved and never became a page
+CODEC_NAMES: Final = {CODEC_RAW: "raw", CODEC_LZ4: "lz4", CODEC_HOLE: "hole"}
+
+PAGE_NONE: Final = 0xFFFF_FFFF  # the page number of a hole; so an area has fewer pages than this
+
+
+def tag(codec: int, payload_bytes: int) -> int:
+    """The tag field of a record with that codec and 1..4096 bytes of payload."""
+    return codec << CODEC_SHIFT | payload_bytes - 1

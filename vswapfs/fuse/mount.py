@@ -1,0 +1,121 @@
+"""Mounting: /dev/fuse, mount(2), the socket pair to pyfuse3, and unmounting.
+
+Owns the descriptor until the lane takes it. Never serves a request. pyfuse3 gets the pair's other
+end as mount point /dev/fd/N, which libfuse takes for a session that is mounted already.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vswapfs.errors import HostError
+from vswapfs.fuse.wire import MAX_REQUEST_BYTES
+
+FILE_SYSTEM_TYPE: Final = "fuse.vswapfs"
+_MS_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
+_SO_SNDBUFFORCE: Final = 32  # not in the socket module
+_PAIR_BUFFER_BYTES: Final = 1 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The descriptors of a mounted file system: the device, and both ends of the pair."""
+
+    device_fd: int
+    lane_end_fd: int
+    pyfuse3_end_fd: int
+
+
+def is_mountpoint(path: str) -> bool:
+    """Whether something is mounted there. Does not touch the mount, which may be dead."""
+    return any(line.split()[4] == _escaped(path) for line in _mountinfo())
+
+
+def find(name: str) -> tuple[str, int] | None:
+    """Where the instance is mounted and the number of its FUSE connection, also if it is dead."""
+    for line in _mountinfo():
+        fields = line.split()
+        kind, source = fields[fields.index("-") + 1 :][:2]
+        if (kind, source) == (FILE_SYSTEM_TYPE, _source(name)):
+            path = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+            return path, int(fields[2].partition(":")[2])
+    return None
+
+
+def mount(path: str, name: str) -> Channel:
+    """Mount on the directory and return the descriptors.
+
+    Raises HostError with the reason; nothing is left mounted or open then.
+    """
+    try:
+        device_fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise HostError(
+            "open /dev/fuse", error.strerror or "", remedy="modprobe fuse, or install fuse3"
+        ) from None
+    options = (
+        f"fd={device_fd},rootmode=40000,user_id=0,group_id=0,default_permissions,"
+        f"max_read={MAX_REQUEST_BYTES}"
+    )
+    result = _libc.mount(
+        _source(name).encode(),
+        os.fsencode(path),
+        FILE_SYSTEM_TYPE.encode(),
+        ctypes.c_ulong(_MS_NOSUID_NODEV_NOEXEC),
+        options.encode(),
+    )
+    if result != 0:
+        number = ctypes.get_errno()
+        os.close(device_fd)
+        raise HostError(f"mount on {path}", os.strerror(number))
+    lane_end, pyfuse3_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (lane_end, pyfuse3_end):
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _PAIR_BUFFER_BYTES)
+    lane_end.setblocking(False)
+    return Channel(device_fd, lane_end.detach(), pyfuse3_end.detach())
+
+
+def unmount(path: str, *, lazily: bool = False) -> None:
+    """Unmount. Raises HostError, with the remedy if it is busy; it stays mounted then."""
+    mnt_detach = 2
+    if _libc.umount2(os.fsencode(path), mnt_detach if lazily else 0) != 0:
+        number = ctypes.get_errno()
+        remedy = f"see who uses it: fuser -vm {path}" if number == errno.EBUSY else ""
+        raise HostError(f"unmount {path}", os.strerror(number), remedy=remedy)
+
+
+def abort(connection: int) -> None:
+    """End a FUSE connection that nobody serves: every waiting request gets an error."""
+    control = Path("/sys/fs/fuse/connections")
+    borrowed = not is_mountpoint(str(control))
+    if borrowed:
+        _libc.mount(b"fusectl", os.fsencode(control), b"fusectl", ctypes.c_ulong(0), None)
+    try:
+        (control / str(connection) / "abort").write_text("1")
+    except OSError as error:
+        raise HostError(f"abort FUSE connection {connection}", error.strerror or "") from None
+    finally:
+        if borrowed:
+            unmount(str(control))
+
+
+def _source(name: str) -> str:
+    return f"vswapfs-{name}"
+
+
+def _mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def _escaped(path: str) -> str:
+    """A path as /proc/self/mountinfo writes it."""
+    for character in "\\ \t\n":
+        path = path.replace(character, f"\\{ord(character):03o}")
+    return path

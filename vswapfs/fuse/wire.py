@@ -1,0 +1,68 @@
+"""The part of the kernel's FUSE wire format that the lane speaks itself.
+
+Owns structs, opcodes and flags (include/uapi/linux/fuse.h, protocol 7.x; little-endian hosts).
+Never does I/O. All that is not here goes to pyfuse3 unread.
+"""
+
+import struct
+from typing import Final
+
+# fuse_in_header and, behind it, the body of READ and WRITE in one struct: one unpack a request.
+# len, opcode, unique, nodeid, uid, gid, pid, extension length + padding; fh, offset, size.
+# For other opcodes the body fields are without meaning.
+REQUEST: Final = struct.Struct("<IIQQIIIIQQI")
+IN_HEADER_BYTES: Final = 40
+READ_IN_BYTES: Final = 40
+WRITE_DATA_OFFSET: Final = IN_HEADER_BYTES + 40  # fuse_write_in is 40 bytes
+
+FALLOCATE_IN: Final = struct.Struct("<QQQI")  # fh, offset, length, mode
+
+OUT_HEADER: Final = struct.Struct("<IiQ")  # len, error, unique
+OUT_HEADER_BYTES: Final = OUT_HEADER.size
+WRITE_REPLY: Final = struct.Struct("<IiQII")  # out header; size, padding
+
+INIT_IN: Final = struct.Struct("<IIII")  # major, minor, max_readahead, flags; behind the header
+# out header; major, minor, max_readahead, flags, max_background, congestion_threshold, max_write,
+# time_gran, max_pages, map_alignment
+INIT_REPLY: Final = struct.Struct("<IiQIIIIHHIIHH")
+
+OP_FORGET: Final = 2
+OP_READ: Final = 15
+OP_WRITE: Final = 16
+OP_INIT: Final = 26
+OP_INTERRUPT: Final = 36
+OP_BATCH_FORGET: Final = 42
+OP_FALLOCATE: Final = 43
+OPS_WITHOUT_REPLY: Final = frozenset((OP_FORGET, OP_INTERRUPT, OP_BATCH_FORGET))
+
+INIT_ASYNC_READ: Final = 1 << 0
+INIT_BIG_WRITES: Final = 1 << 5
+INIT_ASYNC_DIO: Final = 1 << 15
+INIT_MAX_PAGES: Final = 1 << 22
+
+FALLOC_KEEP_SIZE: Final = 0x01
+FALLOC_PUNCH_HOLE: Final = 0x02
+FALLOC_ZERO_RANGE: Final = 0x10
+
+MAX_REQUEST_PAGES: Final = 256
+MAX_REQUEST_BYTES: Final = MAX_REQUEST_PAGES * 4096
+# The kernel insists on room for the largest request it may send, headers included.
+REQUEST_BUFFER_BYTES: Final = MAX_REQUEST_BYTES + 4096
+
+
+def improve_init_reply(reply: bytes, offered_flags: int) -> bytes:
+    """pyfuse3's answer to INIT with what the page path needs and libfuse does not ask for.
+
+    ASYNC_DIO lets the kernel split direct I/O into requests in flight together (without it depth
+    16 reaches 23 000 IOPS instead of 100 000, measured); 256 pages a request instead of 32; and
+    room for 64 background requests instead of 12.
+    """
+    fields = list(INIT_REPLY.unpack_from(reply))
+    if fields[1] != 0:
+        return reply
+    wanted = INIT_ASYNC_READ | INIT_BIG_WRITES | INIT_ASYNC_DIO | INIT_MAX_PAGES
+    fields[6] |= wanted & offered_flags
+    fields[7:9] = 64, 48
+    fields[9] = MAX_REQUEST_BYTES
+    fields[11] = MAX_REQUEST_PAGES
+    return INIT_REPLY.pack(*fields) + reply[INIT_REPLY.size :]

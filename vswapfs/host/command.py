@@ -1,0 +1,30 @@
+"""Runs util-linux commands (losetup, mkswap, swapon, swapoff). The only place that does.
+
+Never blocks for ever: a command that does not end in its time is killed and reported.
+"""
+
+import subprocess
+from typing import Final
+
+from vswapfs.errors import HostError
+
+TIMEOUT_S: Final = 30.0
+
+
+def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S) -> str:
+    """Return what the command printed. Raises HostError with the step and the command's words."""
+    try:
+        result = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise HostError(
+            step, f"{argv[0]} is not installed", remedy="apt install util-linux mount"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise HostError(step, f"{argv[0]} did not end within {timeout_s} s") from None
+    if result.returncode != 0:
+        words = (result.stderr.strip() or result.stdout.strip()).splitlines()
+        raise HostError(step, words[-1] if words else f"{argv[0]} ended with {result.returncode}")
+    return result.stdout.strip()

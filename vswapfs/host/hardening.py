@@ -1,0 +1,66 @@
+"""Protections of a process that memory reclaim may come to depend on; each with its outcome.
+
+Owns mlockall, PR_SET_IO_FLUSHER, the OOM score and the cyclic collector's freeze. Never decides what to
+do when one is refused. Whole-machine pressure needs the first two, or the kernel waits for us
+while we wait for the kernel (measured in a guest: docs/swap-safety.md).
+"""
+
+import ctypes
+import gc
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_MCL_CURRENT_FUTURE_ONFAULT: Final = 1 | 2 | 4
+_PR_SET_IO_FLUSHER: Final = 57
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Outcome(NamedTuple):
+    """Whether a protection holds, and in words what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def lock_memory() -> Outcome:
+    """Keep every page of this process, once touched, in RAM."""
+    if _libc.mlockall(_MCL_CURRENT_FUTURE_ONFAULT) == 0:
+        return Outcome("mlockall", True, "memory is locked as it is touched")
+    reason = os.strerror(ctypes.get_errno())
+    return Outcome("mlockall", False, f"{reason}: our own memory may be swapped out to ourselves")
+
+
+def flush_io_thread() -> Outcome:
+    """Tell the kernel that this thread must never wait for memory that it is to free itself."""
+    if _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0:
+        return Outcome("io_flusher", True, "page I/O does not wait for reclaim")
+    reason = os.strerror(ctypes.get_errno())
+    return Outcome(
+        "io_flusher",
+        False,
+        f"{reason} (needs CAP_SYS_RESOURCE): only swap confined to a memory cgroup is safe",
+    )
+
+
+def spare_from_oom_killer() -> Outcome:
+    """Ask not to be chosen by the OOM killer: every swapped page would be lost."""
+    score = Path("/proc/self/oom_score_adj")
+    try:
+        score.write_text("-1000")
+    except OSError as error:
+        return Outcome(
+            "oom_score_adj",
+            False,
+            f"{error.strerror} (needs CAP_SYS_RESOURCE): stays {score.read_text().strip()}",
+        )
+    return Outcome("oom_score_adj", True, "-1000: the OOM killer passes us over")
+
+
+def freeze_collector() -> Outcome:
+    """Take all objects that exist out of the cyclic collector's sight: shorter pauses."""
+    gc.collect()
+    gc.freeze()
+    return Outcome("gc_freeze", True, f"{gc.get_freeze_count()} objects out of its sight")

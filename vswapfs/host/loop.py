@@ -1,0 +1,52 @@
+"""Loop devices over the swap file.
+
+Owns losetup and its undoing. Never remembers a device: which ones lie on a file is read from
+/sys/block, so that whoever comes later, after any failure, finds them.
+"""
+
+import time
+from pathlib import Path
+from typing import Final
+
+from vswapfs.errors import HostError
+from vswapfs.host.command import run
+
+_DETACH_WAIT_S: Final = 5.0
+
+
+def attach(file: str) -> str:
+    """Attach a free loop device with direct I/O and 4096-byte sectors; returns /dev/loopN."""
+    device = run(
+        "attach a loop device",
+        "losetup", "--find", "--show", "--direct-io=on", "--sector-size", "4096", file,
+    )  # fmt: skip
+    if not device.startswith("/dev/"):
+        raise HostError("attach a loop device", f"losetup printed {device!r}")
+    return device
+
+
+def attached_to(file: str) -> list[str]:
+    """The loop devices on a file. Does not touch the file, which may be on a dead mount."""
+    devices = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            if backing.read_text().rstrip("\n") == file:
+                devices.append(f"/dev/{backing.parts[3]}")
+        except OSError:
+            continue  # detached meanwhile
+    return sorted(devices)
+
+
+def detach(device: str, file: str) -> None:
+    """Detach; waits until the kernel has let go of the file."""
+    run(f"detach {device}", "losetup", "--detach", device)
+    deadline = time.monotonic() + _DETACH_WAIT_S
+    while device in attached_to(file):
+        # Detaching a device that someone has open is put off until he closes it.
+        if time.monotonic() > deadline:
+            raise HostError(
+                f"detach {device}",
+                "still in use",
+                remedy=f"see who has it open: fuser -v {device}; lsblk {device}",
+            )
+        time.sleep(0.02)

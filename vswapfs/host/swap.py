@@ -1,0 +1,46 @@
+"""Swap areas: mkswap, swapon, swapoff, and what /proc/swaps says.
+
+Owns these steps. Never decides whether to take them.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from vswapfs.host.command import run
+
+
+class SwapArea(NamedTuple):
+    """A line of /proc/swaps."""
+
+    device: str
+    size_bytes: int
+    used_bytes: int
+    priority: int
+
+
+def active_areas() -> dict[str, SwapArea]:
+    """All active swap areas by device."""
+    areas = {}
+    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
+        device, _kind, size_kib, used_kib, priority = line.rsplit(maxsplit=4)
+        areas[device] = SwapArea(device, int(size_kib) * 1024, int(used_kib) * 1024, int(priority))
+    return areas
+
+
+def make(device: str, label: str) -> None:
+    """Write a swap header."""
+    run(f"mkswap {device}", "mkswap", "--label", label, device)
+
+
+def on(device: str, priority: int | None) -> None:
+    """Activate with discards: whole at once now, and of each cluster that becomes free."""
+    options = ["--discard"] if priority is None else ["--discard", "--priority", str(priority)]
+    run(f"swapon {device}", "swapon", *options, device)
+
+
+def off(device: str) -> None:
+    """Deactivate: every page comes back into memory first, which takes as long as it takes.
+
+    Raises HostError (often: not enough memory for the pages); the area is active as before then.
+    """
+    run(f"swapoff {device}", "swapoff", device, timeout_s=None)
