@@ -30,7 +30,7 @@ class MemoryCgroupUnavailableError(MemoryCgroupError):
 class Hierarchy(NamedTuple):
     """A mounted memory controller and the names that its version gives to things."""
 
-    version: int
+    is_v2: bool
     root: Path
     limit_file: str
     usage_file: str
@@ -50,7 +50,12 @@ def find_hierarchy(mounts: str) -> Hierarchy:
     for line in mounts.splitlines():
         _, target, fstype, options, *_ = line.split(" ")
         if fstype == "cgroup" and "memory" in options.split(","):
-            return Hierarchy(1, Path(target), "memory.limit_in_bytes", "memory.usage_in_bytes")
+            return Hierarchy(
+                is_v2=False,
+                root=Path(target),
+                limit_file="memory.limit_in_bytes",
+                usage_file="memory.usage_in_bytes",
+            )
         if fstype == "cgroup2":
             v2_root = Path(target)
     if v2_root is None:
@@ -62,7 +67,7 @@ def find_hierarchy(mounts: str) -> Hierarchy:
         raise MemoryCgroupUnavailableError(
             f"no memory cgroup: {v2_root}/cgroup.controllers has no memory, only {controllers}"
         )
-    return Hierarchy(2, v2_root, "memory.max", "memory.current")
+    return Hierarchy(is_v2=True, root=v2_root, limit_file="memory.max", usage_file="memory.current")
 
 
 class MemoryCgroup:
@@ -81,7 +86,7 @@ class MemoryCgroup:
     def __enter__(self) -> Self:
         hierarchy = self._hierarchy
         try:
-            if hierarchy.version == 2:  # noqa: PLR2004
+            if hierarchy.is_v2:
                 (hierarchy.root / "cgroup.subtree_control").write_text("+memory")
             self.path.mkdir()
         except OSError as error:
@@ -123,9 +128,9 @@ class MemoryCgroup:
 
     def usage(self) -> Usage:
         resident_bytes = self._read_int(self._hierarchy.usage_file)
-        if self._hierarchy.version == 1:
-            return Usage(resident_bytes, self._v1_swapped_bytes())
-        return Usage(resident_bytes, self._read_int("memory.swap.current"))
+        if self._hierarchy.is_v2:
+            return Usage(resident_bytes, self._read_int("memory.swap.current"))
+        return Usage(resident_bytes, self._v1_swapped_bytes())
 
     def _v1_swapped_bytes(self) -> int:
         for line in (self.path / "memory.stat").read_text().splitlines():

@@ -19,6 +19,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ class PageContents:
         }
 
     def kind(self, number: int, version: int) -> str:
-        """The kind changes with the version too, so that a page wanders from state to state."""
+        """Return the kind, which changes with the version, so that pages wander between states."""
         return self._kind_of(self._hash(number, version))
 
     def page(self, number: int, version: int) -> bytes:
@@ -162,10 +163,8 @@ class Workload:
         self.memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # Without it a huge page goes out and comes back in one piece.
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            try:
+            with suppress(OSError):  # a kernel without huge pages
                 self.memory.madvise(mmap.MADV_NOHUGEPAGE)
-            except OSError:
-                pass  # a kernel without huge pages
         self.versions = array("I", bytes(4 * self.pages))
         self.phases: list[PhaseTime] = []
         self.mismatch_count = 0

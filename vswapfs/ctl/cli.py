@@ -29,8 +29,9 @@ from vswapfs.format.message import (
     Stats,
 )
 
-# It goes over every record in one go; page I/O waits as long, so nobody runs it lightly.
+# Check goes over every page before it answers, desc with a rare state over many between answers.
 _CHECK_TIMEOUT_S = 600.0
+_DESC_TIMEOUT_S = 60.0
 
 _STATS_HEADINGS = (
     render.Heading("FIELD"),
@@ -202,7 +203,7 @@ def desc(words: tuple[str, ...], state: str | None, as_json: bool) -> None:
 
 
 def _descriptors(name: str, request: AskDescriptors) -> Iterator[list[Descriptor]]:
-    for answer in client.answers(name, request):
+    for answer in client.answers(name, request, _DESC_TIMEOUT_S):
         if isinstance(answer, Descriptors):
             yield answer.descriptors
 

@@ -39,7 +39,7 @@ class Reporting(click.Command):
         except VswapError as error:
             click.echo(f"{self.name}: {error.message}", err=True)
             if error.remedy:
-                click.echo(f"  hint: {error.remedy}", err=True)
+                click.echo(f"  try: {error.remedy}", err=True)
             sys.exit(error.exit_code)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from vswapfs.ctl import client, instances, launch
+from vswapfs.errors import VswapError
 from vswapfs.format import instance
-from vswapfs.format.message import AskOff, Step
+from vswapfs.format.message import AskOff, AskStatus, Status, Step
 
 _PATIENCE_S: Final = 60.0
 _FORCE_PATIENCE_S: Final = 10.0
+_LOOK_TIMEOUT_S: Final = 2.0
 _LOOP_DEVICES: Final = Path("/sys/block")
 _SWAPS: Final = Path("/proc/swaps")
 
@@ -48,7 +50,8 @@ def _ask(name: str, show: launch.Show, patience_s: float) -> None:
     if lock is None:
         raise instances.no_such_instance(name)
     with lock:
-        for answer in client.answers(name, AskOff(), patience_s, _Swapoff(name).moves):
+        swapoff = _Swapoff(_mountpoint(name))
+        for answer in client.answers(name, AskOff(), patience_s, swapoff.moves):
             if isinstance(answer, Step):
                 show(answer.text)
         if not instances.wait_released(lock, patience_s):
@@ -58,6 +61,13 @@ def _ask(name: str, show: launch.Show, patience_s: float) -> None:
             )
 
 
+def _mountpoint(name: str) -> str:
+    try:
+        return client.ask(name, AskStatus(), Status, _LOOK_TIMEOUT_S).mountpoint
+    except VswapError:
+        return instance.mountpoint(name)  # where `on` mounts; whether it answers AskOff counts
+
+
 class _Swapoff:
     """Tells whether swap use of the instance went down since it was last asked.
 
@@ -65,8 +75,8 @@ class _Swapoff:
     there, so the kernel's own figures decide, which need no answer of the daemon.
     """
 
-    def __init__(self, name: str) -> None:
-        self._backing_file = f"{instance.mountpoint(name)}/{instance.SWAP_FILE}"
+    def __init__(self, mountpoint: str) -> None:
+        self._backing_file = f"{mountpoint}/{instance.SWAP_FILE}"
         self._used_kib = self._read_used_kib()
 
     def moves(self) -> bool:

@@ -169,6 +169,6 @@ def as_object(row: Row) -> dict[str, Any]:
 def warnings(row: Row) -> list[str]:
     """What its reader should not miss, a line each."""
     if row.error is not None:
-        return [f"{row.error.message}\n  hint: {row.error.remedy}"]
+        return [f"{row.error.message}\n  try: {row.error.remedy}"]
     outcomes = row.status.hardening if row.status else []
     return [f"{row.name}: {out.name}: {out.detail}" for out in outcomes if not out.ok]

@@ -159,6 +159,8 @@ class _Service:
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=False)
+            # Only now: pyfuse3 reports the end of the pair as an I/O error.
+            os.close(channel.lane_end_fd)
         if failure:
             raise failure
         if not self._taken_down:

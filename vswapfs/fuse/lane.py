@@ -1,6 +1,6 @@
 """The lane: one thread that owns /dev/fuse and answers page I/O straight from the store.
 
-Owns the device descriptor, the loop, the polling window, and the right to change the store: every
+Owns the device descriptor (closes it at the end), the loop, the polling window, and the right to change the store: every
 other thread hands it work through ``submit``. READ, WRITE and FALLOCATE on the swap file never
 enter an event loop; all other requests go unread to pyfuse3 over a SOCK_SEQPACKET pair, and its
 replies are copied back. Never blocks on anything but the device, the pair and its eventfd.
@@ -130,7 +130,6 @@ class Lane:
             # With the last descriptor of the device the kernel aborts the connection, so that
             # nobody waits for answers that will not come.
             os.close(self._device_fd)
-            os.close(self._pair_fd)
             self._stopped.set()
             self._refuse_work()
             self._ended()
