@@ -1,8 +1,8 @@
 """The long run of the model: 200 000 operations. Marker ``long``."""
 
 import pytest
-
 from regions import Model, deadline
+
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.store import SameFilled

@@ -1,11 +1,11 @@
 """The store against a dictionary: random operations, ordinary and hostile geometry."""
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from regions import KINDS, Model, deadline, make_page
+
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.store import SameFilled
@@ -93,5 +93,7 @@ TestStoreMachine.settings = settings(
     deadline=None,
     derandomize=True,
     database=None,
+    phases=(Phase.generate,),  # shrinking a hang takes minutes
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -21,7 +21,14 @@ from vswapfs.core.descriptor import (
 )
 from vswapfs.core.loghead import LogHead
 from vswapfs.core.segment import SEALED, SegmentTable
-from vswapfs.format.record import CODEC_HOLE, CODEC_NONE, CODEC_SHIFT, HEADER, HEADER_BYTES, LENGTH_MASK
+from vswapfs.format.record import (
+    CODEC_HOLE,
+    CODEC_NONE,
+    CODEC_SHIFT,
+    HEADER,
+    HEADER_BYTES,
+    LENGTH_MASK,
+)
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
 
@@ -158,7 +165,10 @@ class Cleaner:
         target = head.base + at
         pool[target : target + length_bytes] = pool[source : source + length_bytes]
         self._words[page] = (
-            head.segment << SEGMENT_SHIFT | at << OFFSET_SHIFT | length_bytes << LENGTH_SHIFT | STORED
+            head.segment << SEGMENT_SHIFT
+            | at << OFFSET_SHIFT
+            | length_bytes << LENGTH_SHIFT
+            | STORED
         )
         self._segments.add_live(head.segment, length_bytes)
         self.moved_pages_total += 1

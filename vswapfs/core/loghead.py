@@ -30,7 +30,16 @@ _SEGMENT_SHIFT: Final = 35
 class LogHead:
     """One head over its word. ``segment`` is -1 when none is open; ``base`` is its pool byte."""
 
-    __slots__ = ("_limit", "_open_word", "_segments", "_words", "base", "index", "position", "segment")
+    __slots__ = (
+        "_limit",
+        "_open_word",
+        "_segments",
+        "_words",
+        "base",
+        "index",
+        "position",
+        "segment",
+    )
 
     def __init__(
         self, index: int, words: memoryview, segments: SegmentTable, segment_bytes: int

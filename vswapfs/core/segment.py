@@ -1,9 +1,9 @@
 """The segment table: which segments there are, where each lives, how much of it is live.
 
 Owns the home words, the sequence words, the free lists and the live-byte counts. Never looks into
-a segment's records. ``change_count`` moves on whenever the cleaner could find something new. Always holds: two
-segments never have the same slot; a free segment has no
+a segment's records. Always holds: two segments never have the same slot; a free segment has no
 slot and no live byte; live bytes of a segment are the sum over the descriptors that point into it.
+``change_count`` moves on whenever the cleaner could find something new.
 
     home word   state bits 0-1, fill bytes bits 2-22 (sealed only), tier bits 23-30 (0 is RAM),
                 slot bits 31-63; all zero when free, and always replaced in one store

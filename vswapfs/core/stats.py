@@ -48,7 +48,9 @@ FIELDS: tuple[Field, ...] = (
     Field("refusals.out_of_range", Unit.COUNT, "writes beyond the end of the area", total=True),
     Field("refusals.fallocate_mode", Unit.COUNT, "FALLOCATE modes not supported", total=True),
     Field("refusals.forward_busy", Unit.COUNT, "requests pyfuse3 had no room for", total=True),
-    Field("refusals.patterns_full", Unit.PAGES, "same-filled, but compressed: table full", total=True),
+    Field(
+        "refusals.patterns_full", Unit.PAGES, "same-filled, but compressed: table full", total=True
+    ),
     Field("checksum_errors", Unit.COUNT, "loads refused: record not verifiable", total=True),
     Field("internal_errors", Unit.COUNT, "requests failed by a defect (see the log)", total=True),
     Field("cleaner.segments_total", Unit.COUNT, "segments cleaned", total=True),

@@ -160,7 +160,10 @@ class Store:
         segment = head.segment
         old = self.words[page]
         self.words[page] = (
-            segment << SEGMENT_SHIFT | offset << OFFSET_SHIFT | length_bytes << LENGTH_SHIFT | STORED
+            segment << SEGMENT_SHIFT
+            | offset << OFFSET_SHIFT
+            | length_bytes << LENGTH_SHIFT
+            | STORED
         )
         self.segments.live_bytes[segment] += length_bytes
         self.stored_pages += 1
@@ -295,17 +298,23 @@ class Store:
 
     def cleaning_urgent(self) -> bool:
         """True when cleaning should go on even between requests."""
-        return policy.short_of_segments(
-            self.segments.free_count, self.geometry.slot_count, RESERVE_SEGMENTS
-        ) and not self.cleaner.exhausted()
+        return (
+            policy.short_of_segments(
+                self.segments.free_count, self.geometry.slot_count, RESERVE_SEGMENTS
+            )
+            and not self.cleaner.exhausted()
+        )
 
     def cleaning_useful(self) -> bool:
         """True when idle time should be spent on packing the pool."""
-        return policy.density_low(
-            self.segments.sealed_resident_bytes,
-            self.segments.sealed_live_bytes,
-            self.geometry.segment_bytes,
-        ) and not self.cleaner.exhausted()
+        return (
+            policy.density_low(
+                self.segments.sealed_resident_bytes,
+                self.segments.sealed_live_bytes,
+                self.geometry.segment_bytes,
+            )
+            and not self.cleaner.exhausted()
+        )
 
     def clean(self, steps: int) -> bool:
         """Clean in a slice of about ``steps`` record copies; False when there is nothing to do."""

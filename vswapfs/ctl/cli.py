@@ -79,7 +79,7 @@ def on(name: str, **area: Any) -> None:
     """Start an instance and swap to it.
 
     Mounts the file system, attaches a loop device, and makes and switches on swap there. Prints
-    the loop device. If a step fails, all are undone.
+    the loop device. If a step fails, all are undone. NAME is vswap0 unless given.
 
     \b
     Example:
@@ -96,8 +96,8 @@ def on(name: str, **area: Any) -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="If the daemon makes no progress for 10 s, take everything away from it. Pages that are "
-    "in it are lost, and the kernel kills the processes that need them.",
+    help="Also if the daemon makes no progress for 10 s, or died with pages in it. These pages "
+    "are lost, and the kernel kills the processes that need them.",
 )
 def off(name: str | None, force: bool) -> None:
     """Take an instance down, so that nothing of it is left.
@@ -123,7 +123,9 @@ def off(name: str | None, force: bool) -> None:
 def status(
     name: str | None, as_json: bool, noheadings: bool, exact: bool, output: str | None
 ) -> None:
-    """Show all instances, or one: what is in it, where, and what it saves.
+    """Show all instances, or one.
+
+    A line each: how much is in it, where that is, and what it saves.
 
     Protections that the machine refused, and instances that are dead or do not answer, are named
     on stderr.
@@ -182,7 +184,9 @@ def stats(name: str | None, as_json: bool) -> None:
 @click.option("--state", type=click.Choice(STATES), help="Show only pages in this state.")
 @_json
 def desc(words: tuple[str, ...], state: str | None, as_json: bool) -> None:
-    """Show where pages are now: the page at OFFSET, or those from START up to, not with, END.
+    """Show where pages are now.
+
+    Either the page at OFFSET, or those from START up to, but not with, END.
 
     Offsets are bytes from the start of the area: 8192, 0x2000 or 8K. Each record is read and its
     checksum compared.

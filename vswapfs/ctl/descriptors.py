@@ -22,7 +22,7 @@ _HEADINGS = (
     Heading("STORED", right=True, width=6),
     Heading("RATIO", right=True, width=6),
     Heading("CODEC", width=5),
-    Heading("CHECKSUM", width=18),
+    Heading("CHECKSUM", width=16),
     Heading("VERIFIED"),
 )
 

@@ -85,7 +85,7 @@ def area_options(command: _F) -> _F:
             metavar="SIZE",
             callback=_size_bytes,
             help="Most RAM that pages may take. When it is full the kernel keeps further pages. "
-            "[default: half of --size, at most a quarter of the machine's memory]",
+            "[default: --size, at most a quarter of the machine's memory]",
         ),
         click.option(
             "--size",

@@ -1,1 +1,1 @@
-"""The daemon: wiring and lifetime. Everything else may be imported from here; nothing imports it."""
+"""The daemon: wiring and lifetime. It may import everything else; nothing imports it."""

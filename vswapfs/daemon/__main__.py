@@ -1,14 +1,15 @@
 """python -m vswapfs.daemon: started by the commands, not by people.
 
-    run CONFIG          serve; report steps, then Ready or Failure, on stdout; log to a file
-    foreground CONFIG   serve; log to stderr
-    takedown NAME [--force]   clean up what a daemon that is gone (or wedged) left behind
+run CONFIG          serve; report steps, then Ready or Failure, on stdout; log to a file
+foreground CONFIG   serve; log to stderr
+takedown NAME [--force]   clean up what a daemon that is gone (or wedged) left behind
 """
 
+import contextlib
 import sys
 
 from vswapfs.daemon.report import Reporter
-from vswapfs.errors import VswapError
+from vswapfs.errors import HostError, VswapError
 from vswapfs.format.message import Done, Failure, decode_config
 
 
@@ -30,7 +31,8 @@ def main() -> int:
                 print(__doc__, file=sys.stderr)
                 return 2
     except VswapError as error:
-        reporter.end(Failure(error.message, error.remedy, error.exit_code))
+        with contextlib.suppress(HostError):
+            reporter.end(Failure(error.message, error.remedy, error.exit_code))
         return error.exit_code
 
 

@@ -1,5 +1,6 @@
 """Asking the lane from trio: hand it work, wait for the result without blocking the event loop."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,10 +19,8 @@ async def ask(lane: Lane, work: Callable[[], _R]) -> _R:
 
     def completion(result: Any, error: BaseException | None) -> None:
         answer.append((result, error))
-        try:
+        with contextlib.suppress(trio.RunFinishedError):  # the daemon ended; nobody waits
             token.run_sync_soon(done.set)
-        except trio.RunFinishedError:
-            pass  # the daemon ended; nobody waits
 
     lane.submit(work, completion)
     await done.wait()

@@ -41,7 +41,7 @@ def make_geometry(config: Config) -> Geometry:
     limit_bytes = config.pool_limit_bytes
     if limit_bytes is None:
         limit_bytes = max(
-            min(size_bytes // 2, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
+            min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
         )
     slot_count = limit_bytes // SEGMENT_BYTES
     if slot_count < POOL_MIN_SEGMENTS:

@@ -40,20 +40,23 @@ class ControlServer:
         self.internal_errors = 0
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with listener:
-            Path(self._path).unlink(missing_ok=True)
-            # The directory is 0700 already; the mask makes the socket 0600 from its first moment.
-            mask = os.umask(0o177)
-            try:
-                await listener.bind(self._path)
-            finally:
-                os.umask(mask)
-            listener.listen(CONNECTIONS_MAX)
+        with trio.socket.from_stdlib_socket(self._listen()) as listener:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
                     await self._accept(listener, nursery)
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        Path(self._path).unlink(missing_ok=True)
+        # The directory is 0700 already; the mask makes the socket 0600 from its first moment.
+        mask = os.umask(0o177)
+        try:
+            listener.bind(self._path)
+        finally:
+            os.umask(mask)
+        listener.listen(CONNECTIONS_MAX)
+        return listener
 
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         await self._slots.acquire_on_behalf_of(slot := object())

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def hold(name: str) -> Iterator[None]:
 
 def _acquire(name: str) -> int:
     path = Path(instance.lock_path(name))
+    deadline_s = time.monotonic() + 0.3
     while True:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,6 +66,9 @@ def _acquire(name: str) -> int:
         except BlockingIOError:
             pid = os.read(fd, 20).decode()
             os.close(fd)
+            if time.monotonic() < deadline_s:
+                time.sleep(0.02)  # someone who only looks whether it is held has it for a moment
+                continue
             raise InstanceError(
                 f"{name} is in use by process {pid}: one daemon a name",
                 remedy=f"give another name, or first: vswapctl off {name}",

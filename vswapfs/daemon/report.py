@@ -30,7 +30,10 @@ class Reporter:
             print(f"vswapfs: {text}", file=sys.stderr, flush=True)
 
     def end(self, message: Ready | Done | Failure) -> None:
-        """Say how it ended, and let go of the pipe."""
+        """Say how it ended, and let go of the pipe.
+
+        Raises HostError when nobody listens any more, as step does.
+        """
         if not self._to_pipe:
             if isinstance(message, Failure):
                 print(f"vswapfs: {message.message}", file=sys.stderr)
@@ -39,8 +42,9 @@ class Reporter:
             return
         try:
             os.write(1, encode(message))
-        except OSError:
-            pass  # gone: nobody to tell
-        null = os.open("/dev/null", os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
+        except OSError as error:
+            raise HostError("report", f"the command that asked for it is gone: {error}") from None
+        finally:
+            null = os.open("/dev/null", os.O_WRONLY)
+            os.dup2(null, 1)
+            os.close(null)

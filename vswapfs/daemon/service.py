@@ -4,6 +4,7 @@ Owns the order of start and end. Always holds: what was set up is undone when a 
 a signal never costs a page (swapoff comes first; if it fails, the daemon serves on and says so).
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -66,6 +67,7 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
     ]
     if not outcomes[0].ok and not config.allow_unlocked:
         raise HostError("mlockall", outcomes[0].detail, remedy="run as root, or --allow-unlocked")
+    os.chdir("/")  # pin no file system
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log_path = None if log_to_stderr else instance.log_path(config.name)
     with lock.hold(config.name), logging_to(log_path):
@@ -146,15 +148,15 @@ class _Service:
                 nursery.start_soon(self._obey_signals)
                 await nursery.start(self._control.serve)
                 try:
-                    ready = await trio.to_thread.run_sync(self._bring_up)
+                    device = await trio.to_thread.run_sync(self._bring_up)
+                    self._outcomes.append(hardening.freeze_collector())
+                    self._reporter.end(Ready(config.mountpoint, device))
                 except VswapError as error:
                     failure = error
                     _log.error("%s", error)
                     await self._take_down(_log.info)
                 else:
-                    self._outcomes.append(hardening.freeze_collector())
-                    self._reporter.end(ready)
-                    _log.info("%s is up: %s", config.name, ready.loop_device or ready.mountpoint)
+                    _log.info("%s is up: %s", config.name, device or self._file)
                 await self._lane_ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -169,23 +171,23 @@ class _Service:
         _log.info("%s is down", config.name)
         return 0
 
-    def _bring_up(self) -> Ready:
-        """The steps up to swapon, each reported before it is done. On a thread of its own: they
-        do I/O to the area that we serve."""
-        config, step = self._config, self._reporter.step
-        device = None
-        if config.swap:
-            step("attach a loop device")
-            device = loop.attach(self._file)
-            step(f"mkswap {device}")
-            swap.make(device, config.name)
-            step(f"swapon {device}")
-            swap.on(device, config.priority)
-        else:
-            step(f"ready: {self._file}")
-        return Ready(config.mountpoint, device)
+    def _bring_up(self) -> str | None:
+        """The steps up to swapon, each reported before it is done; returns the loop device.
 
-    async def _take_down(self, report: Callable[[str], object]) -> None:
+        On a thread of its own: they do I/O to the area that we serve.
+        """
+        config, step = self._config, self._reporter.step
+        if not config.swap:
+            return None
+        step("attach a loop device")
+        device = loop.attach(self._file)
+        step(f"mkswap {device}")
+        swap.make(device, config.name)
+        step(f"swapon {device}")
+        swap.on(device, config.priority)
+        return device
+
+    async def _take_down(self, report: Callable[[str], None]) -> None:
         """Raises HostError; the instance serves on then, and it can be tried again."""
         async with self._takedown_lock:
             if not self._taken_down:
@@ -235,10 +237,8 @@ class _Service:
         async def pass_on() -> None:
             async for text in steps:
                 # Who asked may be gone; what he asked for is done all the same.
-                try:
+                with contextlib.suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
                     await send(message.Step(text))
-                except (OSError, trio.BrokenResourceError, trio.TooSlowError):
-                    pass
 
         # Shielded: the end of the lane ends the daemon's tasks, but not before this answer.
         with trio.CancelScope(shield=True):
@@ -265,13 +265,17 @@ class _Service:
                 f"{request.state!r} is not a state", remedy=f"one of {', '.join(message.STATES)}"
             )
         stop = -(-min(end_bytes, self._size_bytes) // PAGE_BYTES)
+        last_sent_s = trio.current_time()
         for start in range(start_bytes >> PAGE_SHIFT, stop, DESC_PAGES_AT_ONCE):
             work = functools.partial(
                 describe_range,
                 self._store, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state,
             )  # fmt: skip
-            if found := await ask(self._lane, work):
+            found = await ask(self._lane, work)
+            # Also an empty list now and then, so that a long search is seen to be alive.
+            if found or trio.current_time() > last_sent_s + 1:
                 await send(message.Descriptors(found))
+                last_sent_s = trio.current_time()
         await send(message.Done())
 
     async def _stats(self) -> dict[str, int]:

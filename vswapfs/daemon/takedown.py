@@ -1,13 +1,15 @@
 """Taking an instance down: swapoff, detach, unmount, in that order, from whatever there is.
 
 Owns the order. Keeps no list of what was set up: it reads what there is from the kernel, so the
-same steps undo a finished `on`, one that failed or was killed half way, and a dead daemon's remains.
+same steps undo a finished `on`, one that failed or was killed half way, and what a dead daemon
+left behind.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from vswapfs.daemon import lock
@@ -55,7 +57,7 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
     pid = lock.holder(name)
     if pid and not force:
         raise InstanceError(f"{name} is served by process {pid}", remedy=f"vswapctl off {name}")
-    if pid is None and not remains(name) and not os.path.isdir(instance.directory(name)):
+    if pid is None and not remains(name) and not Path(instance.directory(name)).is_dir():
         raise InstanceError(f"there is no instance {name}", remedy="vswapctl status lists them")
     if pid:
         report(f"end process {pid}")
@@ -114,7 +116,7 @@ def _kill(pid: int) -> None:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         deadline = time.monotonic() + _UNMOUNT_WAIT_S
-        while os.path.isdir(f"/proc/{pid}") and time.monotonic() < deadline:
+        while Path(f"/proc/{pid}").is_dir() and time.monotonic() < deadline:
             time.sleep(0.02)
     finally:
         os.close(pidfd)

@@ -26,7 +26,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     swap: bool
     """Whether to go on to losetup, mkswap and swapon."""
     pool_limit_bytes: int | None = None
-    """None: half the size of the area, at most a quarter of the machine's memory."""
+    """None: the size of the area, at most a quarter of the machine's memory."""
     priority: int | None = None
     allow_unlocked: bool = False
     """Start even where memory cannot be locked."""
@@ -155,8 +155,8 @@ class Failure(msgspec.Struct, tag="failure"):
 Answer = Status | Stats | Descriptors | Findings | Step | Ready | Done | Failure
 
 _encoder = msgspec.json.Encoder()
-_requests = msgspec.json.Decoder(Request)
-_answers = msgspec.json.Decoder(Answer)
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _configs = msgspec.json.Decoder(Config)
 
 

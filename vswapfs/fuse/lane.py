@@ -1,10 +1,11 @@
 """The lane: one thread that owns /dev/fuse and answers page I/O straight from the store.
 
-Owns the device descriptor (closes it at the end), the loop, the polling window, and the right to change the store: every
-other thread hands it work through ``submit``. READ, WRITE and FALLOCATE on the swap file never
-enter an event loop; all other requests go unread to pyfuse3 over a SOCK_SEQPACKET pair, and its
-replies are copied back. Never blocks on anything but the device, the pair and its eventfd.
-Always holds: each request gets exactly one reply; an exception costs one request, never the loop.
+Owns the device descriptor (closes it at the end), the loop, the polling window, and the right to
+change the store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
+on the swap file never enter an event loop; all other requests go unread to pyfuse3 over a
+SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything but the device, the
+pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
+request, never the loop.
 
 After each answer the lane polls the device for a short, adaptive time before it sleeps (as KVM's
 halt polling does): a wake-up costs more than the answer (45 us against 25 us a 4 KiB page,
@@ -224,7 +225,7 @@ class Lane:
             work, completion = self._work.popleft()
             try:
                 result, failure = work(), None
-            except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            except Exception as error:
                 result, failure = None, error
             completion(result, failure)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
 import pyfuse3
@@ -29,7 +29,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _guarded(handler: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
+def _guarded(
+    handler: Callable[_P, Coroutine[Any, Any, _R]],
+) -> Callable[_P, Coroutine[Any, Any, _R]]:
     """Turn any defect of a handler into EIO for its request, counted and logged."""
 
     async def guard(*args: _P.args, **kwargs: _P.kwargs) -> _R:

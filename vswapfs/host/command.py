@@ -15,7 +15,11 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S) -> str:
     """Return what the command printed. Raises HostError with the step and the command's words."""
     try:
         result = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
             check=False,
         )
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Protections of a process that memory reclaim may come to depend on; each with its outcome.
 
-Owns mlockall, PR_SET_IO_FLUSHER, the OOM score and the cyclic collector's freeze. Never decides what to
-do when one is refused. Whole-machine pressure needs the first two, or the kernel waits for us
+Owns mlockall, PR_SET_IO_FLUSHER, the OOM score and the collector's freeze. Never decides what to do
+when one is refused. Whole-machine pressure needs the first two, or the kernel waits for us
 while we wait for the kernel (measured in a guest: docs/swap-safety.md).
 """
 
