@@ -50,6 +50,7 @@ ENOUGH_DESCRIPTORS: Final = 6  # two of each of three states
 COMMAND_TIMEOUT_S: Final = 20.0
 RUN_TIMEOUT_S: Final = 120  # about 20 s on a machine that does nothing else
 POLL_INTERVAL_S: Final = 1.0  # a poll costs a tenth of a second of one core
+POLL_TIMEOUT_S: Final = 3.0
 ENDING_TIMEOUT_S: Final = 2.0
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
@@ -140,12 +141,14 @@ class StatsPoller:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join(COMMAND_TIMEOUT_S)
+        self._thread.join(POLL_TIMEOUT_S)
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_INTERVAL_S):
             with contextlib.suppress(DemoError):
-                self.latest = ask("stats", NAME)
+                self.latest = json.loads(
+                    vswapctl("stats", NAME, "--json", timeout_s=POLL_TIMEOUT_S)
+                )
 
 
 # -- the story -----------------------------------------------------------------------------------
@@ -215,8 +218,8 @@ class Demo:
                 f"the workload {DEATHS.get(code, f'ended with {code}')} {complaint}".strip()
             )
         if code or result["mismatch_count"]:
-            first = "; ".join(map(str, result["mismatches"][:3]))
-            raise DemoError(f"{result['mismatch_count']} pages came back wrong: {first}")
+            first = "".join(f"\n    {mismatch}" for mismatch in result["mismatches"])
+            raise DemoError(f"{result['mismatch_count']} pages came back wrong:{first}")
         return peak, result["phases"]
 
     def _follow(self, workload: "subprocess.Popen[str]") -> tuple[Peak | None, Figures | None]:
@@ -294,13 +297,13 @@ class Demo:
                 self.screen.command(f"off {NAME} --force", said)
             except DemoError as error:
                 problems.append(str(error))
-        problems += self._leftovers()
-        if not problems:
+        left = self._leftovers()
+        if not left:
             self.screen.say(
                 "  Nothing is left: no swap area, loop device, mount, process,"
                 f" {instance.directory(NAME)}."
             )
-        return problems
+        return problems + [f"left behind: {each}" for each in left]
 
     def _end_workload(self) -> list[str]:
         """End it before swapoff, which would have to bring all its pages back in."""

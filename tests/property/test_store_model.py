@@ -13,7 +13,7 @@ from vswapfs.core.store import SameFilled
 GEOMETRIES = {
     "ordinary": Geometry(page_count=2048, slot_count=16, segment_bytes=1 << 17),
     "few records a segment": Geometry(page_count=300, slot_count=40, segment_bytes=1 << 14),
-    "one raw record a segment": Geometry(page_count=64, slot_count=20, segment_bytes=1 << 13),
+    "one raw record a segment": Geometry(page_count=64, slot_count=8, segment_bytes=1 << 13),
     "few segments": Geometry(page_count=512, slot_count=5, segment_bytes=1 << 14),
     "limit is reserve + 1": Geometry(
         page_count=64, slot_count=RESERVE_SEGMENTS + 1, segment_bytes=1 << 15

@@ -28,8 +28,8 @@ def remains(name: str) -> bool:
     return mount.find(name) is not None
 
 
-def take_down(name: str, report: Report) -> None:
-    """Undo everything of a live daemon's instance.
+def take_down(name: str, report: Report, *, lazily: bool = False) -> None:
+    """Undo everything of an instance. ``lazily`` unmounts even while files are open in it.
 
     Raises HostError at the first step that fails; the steps after it are not tried, so that what
     is still in use still works, and all of it can be tried again.
@@ -44,7 +44,7 @@ def take_down(name: str, report: Report) -> None:
         report(f"detach {device}")
         loop.detach(device, file)
     report(f"unmount {path}")
-    _unmount(path)
+    _unmount(path, lazily=lazily)
 
 
 def take_down_dead(name: str, report: Report, *, force: bool) -> None:
@@ -84,7 +84,7 @@ def take_down_remains(name: str, report: Report, *, force: bool) -> None:
         )
     report(f"abort FUSE connection {connection}")
     mount.abort(connection)
-    take_down(name, report)
+    take_down(name, report, lazily=force)
 
 
 def _swap_off(device: str, report: Report) -> None:
@@ -95,7 +95,7 @@ def _swap_off(device: str, report: Report) -> None:
     swap.off(device)
 
 
-def _unmount(path: str) -> None:
+def _unmount(path: str, *, lazily: bool) -> None:
     deadline = time.monotonic() + _UNMOUNT_WAIT_S
     while True:
         try:
@@ -104,7 +104,10 @@ def _unmount(path: str) -> None:
         except HostError:
             # The kernel lets go of a detached loop device's file a moment later.
             if time.monotonic() > deadline:
-                raise
+                if not lazily:
+                    raise
+                mount.unmount(path, lazily=True)
+                return
         time.sleep(0.02)
 
 

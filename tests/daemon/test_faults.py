@@ -1,0 +1,179 @@
+"""Faults inside: one request fails, the daemon lives, the next request works."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faulty_daemon import MARK
+from machine import Instance, assert_nothing_left, ctl, ctl_ok, require_swap, wait_until
+from vswapfs.format import instance, message
+from vswapfs.host import swap
+
+FAULTY = Path(__file__).parent.parent / "faulty_daemon.py"
+
+
+def start(
+    fault: str, name: str, *, activate: bool = False, **environment: str
+) -> tuple[subprocess.Popen[str], list[dict[str, str]]]:
+    """Start a faulty daemon; returns it and what it reported until it was ready or ended."""
+    require_swap()
+    mountpoint = instance.mountpoint(name) if activate else tempfile.mkdtemp(prefix="vswapfs-")
+    config = message.Config(
+        name=name, mountpoint=mountpoint, size_bytes=64 << 20, same_filled="same",
+        swap=activate,
+    )  # fmt: skip
+    daemon = subprocess.Popen(
+        [sys.executable, FAULTY, fault, "run", message.encode(config).decode()],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    reports = []
+    assert daemon.stdout
+    with daemon.stdout as stdout:
+        for line in stdout:
+            reports.append(json.loads(line))
+            if reports[-1]["type"] != "step":
+                break
+    return daemon, reports
+
+
+@contextlib.contextmanager
+def faulty_instance(
+    fault: str, name: str, *, activate: bool = False, **environment: str
+) -> Iterator[Instance]:
+    daemon, reports = start(fault, name, activate=activate, **environment)
+    try:
+        assert reports[-1]["type"] == "ready", reports
+        yield Instance(name)
+        ctl_ok("off", name)
+        assert daemon.wait(20) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+        ctl("off", name, "--force")
+        assert_nothing_left(name)
+
+
+@pytest.mark.parametrize("verb", ["STORE", "LOAD", "DISCARD"])
+def test_defect_in_the_store_fails_its_request_only(verb: str) -> None:
+    page = MARK + b" " + verb.encode() + b"." * 4096
+    with faulty_instance("store_raises", "tfault") as mounted:
+        fd = os.open(mounted.file, os.O_RDWR)
+        try:
+            assert os.pwrite(fd, b"before" * 1000, 1 << 20) == 6000
+            for _ in range(3):
+                with pytest.raises(OSError, match="Input/output error"):
+                    os.pwrite(fd, page[:4096], 0)
+                    os.pread(fd, 4096, 0)
+                    # Punching as a process of its own: Python has no fallocate with modes.
+                    result = subprocess.run(
+                        ["fallocate", "--punch-hole", "--offset", "0", "--length", "4096",
+                         mounted.file], capture_output=True, text=True, check=False,
+                    )  # fmt: skip
+                    if "Input/output error" in result.stderr:
+                        raise OSError("Input/output error")
+            assert os.pread(fd, 6000, 1 << 20) == b"before" * 1000
+            assert os.pwrite(fd, b"after", 2 << 20) == 5
+            assert os.pread(fd, 5, 2 << 20) == b"after"
+        finally:
+            os.close(fd)
+        assert mounted.stats()["internal_errors"] == 3
+        assert "Traceback" in Path(instance.log_path("tfault")).read_text()
+        assert ctl_ok("check", "tfault") == "all invariants hold\n"
+
+
+def test_defect_in_a_handler_fails_its_request_only(tmp_path: Path) -> None:
+    fault_file = tmp_path / "fault"
+    with faulty_instance("handler_raises", "tfault", FAULT_FILE=str(fault_file)) as mounted:
+        statistics, area = Path(mounted.mountpoint) / "stats.json", Path(mounted.file)
+        fault_file.touch()
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output error"):
+                statistics.read_text()
+        with area.open("r+b") as file:
+            assert file.write(b"page I/O goes on") == 16
+        fault_file.unlink()
+        assert json.loads(statistics.read_text())["internal_errors"] == 3
+        with area.open("rb") as file:
+            assert file.read(16) == b"page I/O goes on"
+
+
+def test_memory_that_cannot_be_locked_is_refused_unless_told_otherwise() -> None:
+    daemon, reports = start("unlocked", "tfault")
+    assert daemon.wait(10) == 3
+    assert reports[-1]["type"] == "failure"
+    assert "mlockall" in reports[-1]["message"]
+    assert "--allow-unlocked" in reports[-1]["remedy"]
+    assert_nothing_left("tfault")
+
+
+# Steps: 0 mount, 1 losetup, 2 mkswap, 3 swapon; each is reported just before it is done.
+@pytest.mark.parametrize("step", range(4))
+def test_killed_half_way_through_on(step: int) -> None:
+    daemon, _ = start("killed_at_step", "tkill", activate=True, FAULT_STEP=str(step))
+    assert daemon.wait(10) == -signal.SIGKILL
+    try:
+        (status,) = json.loads(ctl_ok("status", "tkill", "--json"))
+        assert status["state"] == "dead"
+        # The next `on` cleans up by itself.
+        assert ctl_ok("on", "tkill", "--size", "64M").startswith("/dev/loop")
+        assert Instance("tkill").status()["state"] == "running"
+        ctl_ok("off", "tkill")
+        assert_nothing_left("tkill")
+        # And so does `off`.
+        daemon, _ = start("killed_at_step", "tkill", activate=True, FAULT_STEP=str(step))
+        assert daemon.wait(10) == -signal.SIGKILL
+        ctl_ok("off", "tkill")
+    finally:
+        ctl("off", "tkill", "--force")
+        assert_nothing_left("tkill")
+
+
+def test_killed_while_nothing_is_swapped() -> None:
+    require_swap()
+    ctl_ok("on", "tkill", "--size", "64M")
+    try:
+        os.kill(Instance("tkill").pid, signal.SIGKILL)
+        wait_until("status says dead", lambda: "dead" in ctl_ok("status", "tkill"))
+        off = ctl("off", "tkill")
+        assert off.returncode == 0, off.stderr
+    finally:
+        ctl("off", "tkill", "--force")
+        assert_nothing_left("tkill")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_swap_is_active_swaps_off_first(number: signal.Signals) -> None:
+    require_swap()
+    ctl_ok("on", "tsig", "--size", "64M")
+    try:
+        up = Instance("tsig")
+        os.kill(up.pid, number)
+        wait_until("the daemon has ended", lambda: not Path(f"/proc/{up.pid}").exists())
+        assert up.device not in swap.active_areas()
+        assert_nothing_left("tsig")
+    finally:
+        ctl("off", "tsig", "--force")
+
+
+def test_force_ends_a_wedged_daemon(tmp_path: Path) -> None:
+    fault_file = tmp_path / "fault"
+    daemon, reports = start("wedged", "twedge", activate=True, FAULT_FILE=str(fault_file))
+    try:
+        assert reports[-1]["type"] == "ready"
+        fault_file.touch()
+        result = ctl("off", "twedge", "--force")
+        assert result.returncode == 0, result.stderr
+        assert daemon.wait(10) == -signal.SIGKILL
+    finally:
+        daemon.kill()
+        daemon.wait()
+        ctl("off", "twedge", "--force")
+        assert_nothing_left("twedge")

@@ -1,0 +1,93 @@
+"""The daemon with a fault in it: python faulty_daemon.py FAULT run CONFIG.
+
+Tests put faults in from outside, so that the product needs no hooks for them.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from vswapfs.core.store import Store
+from vswapfs.daemon import __main__ as daemon
+from vswapfs.daemon import service
+from vswapfs.daemon.report import Reporter
+from vswapfs.fuse.lane import Lane
+from vswapfs.host import hardening
+
+MARK = b"FAULT HERE"
+
+
+def store_raises() -> None:
+    """store, load and discard fail like a defect on pages that begin with MARK."""
+    store, load, discard = Store.store, Store.load, Store.discard
+
+    def faulty_store(self: Store, page: int, data: bytes) -> None:
+        if data.startswith(MARK + b" STORE"):
+            raise ZeroDivisionError("fault in store")
+        store(self, page, data)
+
+    def faulty_load(self: Store, page: int) -> bytes:
+        data = load(self, page)
+        if data.startswith(MARK + b" LOAD"):
+            raise KeyError("fault in load")
+        return data
+
+    def faulty_discard(self: Store, first: int, count: int) -> None:
+        if load(self, first).startswith(MARK + b" DISCARD"):
+            raise AssertionError("fault in discard")
+        discard(self, first, count)
+
+    Store.store, Store.load, Store.discard = (  # type: ignore[method-assign]
+        faulty_store, faulty_load, faulty_discard,
+    )  # fmt: skip
+
+
+def handler_raises() -> None:
+    """A handler of pyfuse3 (open of stats.json) fails like a defect while $FAULT_FILE exists."""
+    stats_json = service._Service._stats_json
+
+    async def faulty(self: service._Service) -> bytes:
+        if Path(os.environ["FAULT_FILE"]).exists():
+            raise RuntimeError("fault in a handler")
+        return await stats_json(self)
+
+    service._Service._stats_json = faulty  # type: ignore[method-assign]
+
+
+def unlocked() -> None:
+    """mlockall is refused."""
+    hardening.lock_memory = lambda: hardening.Outcome("mlockall", False, "refused by a test")
+
+
+def wedged() -> None:
+    """The lane answers nothing any more while $FAULT_FILE exists."""
+    serve = Lane._serve
+
+    def faulty(self: Lane) -> None:
+        while Path(os.environ["FAULT_FILE"]).exists():
+            time.sleep(0.05)
+        serve(self)
+
+    Lane._serve = faulty  # type: ignore[method-assign]
+
+
+def killed_at_step() -> None:
+    """SIGKILL as the step is about to be done whose number is in FAULT_STEP."""
+    step = Reporter.step
+    count = 0
+
+    def faulty(self: Reporter, text: str) -> None:
+        nonlocal count
+        step(self, text)
+        if count == int(os.environ["FAULT_STEP"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    Reporter.step = faulty  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    globals()[sys.argv.pop(1)]()
+    sys.exit(daemon.main())
