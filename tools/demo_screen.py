@@ -126,7 +126,13 @@ def one_line(stats: Figures) -> str:
 
 def new_table(*headings: str) -> Table:
     """Make a table whose columns are to the right, but for headings that begin with <."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+    )
     for heading in headings:
         left = heading.startswith("<")
         table.add_column(heading.lstrip("<"), justify="left" if left else "right", no_wrap=True)
@@ -182,9 +188,7 @@ def memory_table(stats: Figures, status: Figures, daemon_bytes: int) -> Table:
 
 
 def descriptors_table(descriptors: list[Figures]) -> Table:
-    table = new_table(
-        "offset", "<state", "<segment:offset, fill", "stored", "ratio", "<checksum", "<ok"
-    )
+    table = new_table("offset", "<state", "<place or fill", "stored", "ratio", "<checksum", "<ok")
     for each in descriptors:
         if "segment" in each:
             place = f"{each['segment']}:{each['segment_offset']}"

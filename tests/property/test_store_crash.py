@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from regions import (
@@ -120,7 +121,7 @@ def test_rollover_of_a_head() -> None:
         if not live:
             scene.discard(0, 3)
         data = make_page(scene.rng, "random")
-        scene.crash(lambda s=scene, d=data: s.store.store(9, d), {9: data})
+        scene.crash(partial(scene.store.store, 9, data), {9: data})
         assert scene.store.heads[1].position == len(data) + 14
 
 
@@ -181,10 +182,11 @@ def test_cleaning_below_the_limit() -> None:
 
 
 def test_store_that_has_to_clean_first() -> None:
-    scene = at_the_limit(1 << 14, kill=0)
-    for page in range(0, 30, 2):
+    scene = Scene(Geometry(page_count=300, slot_count=5, segment_bytes=1 << 14))
+    scene.fill("text")
+    for page in range(0, 100, 2):
         scene.discard(page)
-    page = 150
+    page = max(scene.truth) + 1
     while scene.store.heads[0].room_bytes > 1200:
         scene.put(page, "text")
         page += 1
@@ -197,7 +199,7 @@ def test_attach_itself_is_killed() -> None:
     scene = at_the_limit(1 << 14, kill=5)
     points = crash_points(scene.buffers, scene.store.cleaner.run_victim)
     for first in points[:: max(1, len(points) // 12)]:
-        again = crash_points(first, lambda b=first: Store.attach(scene.geometry, b))
+        again = crash_points(first, partial(Store.attach, scene.geometry, first))
         for point in again:
             with deadline(5):
                 scene.verify(0, point, {})

@@ -15,7 +15,7 @@ CHECK_EVERY = 250
 @pytest.mark.parametrize("same_filled", [SameFilled.SAME, SameFilled.OFF])
 @pytest.mark.parametrize(
     "geometry",
-    [Geometry(1024, 24, 1 << 17), Geometry(700, 50, 1 << 15)],
+    [Geometry(1024, 5, 1 << 17), Geometry(700, 14, 1 << 15)],
     ids=["128K segments", "32K segments"],
 )
 def test_many_operations_match_a_dictionary(geometry: Geometry, same_filled: SameFilled) -> None:

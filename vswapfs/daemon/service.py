@@ -240,12 +240,18 @@ class _Service:
                 with contextlib.suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
                     await send(message.Step(text))
 
+        failure: HostError | None = None
         # Shielded: the end of the lane ends the daemon's tasks, but not before this answer.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pass_on)
                 with steps_in:
-                    await self._take_down(report)
+                    try:
+                        await self._take_down(report)
+                    except HostError as error:
+                        failure = error
+            if failure:
+                raise failure
             await send(message.Done())
 
     async def _describe(self, request: message.AskDescriptors, send: Send) -> None:

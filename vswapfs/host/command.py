@@ -11,8 +11,11 @@ from vswapfs.errors import HostError
 TIMEOUT_S: Final = 30.0
 
 
-def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S) -> str:
-    """Return what the command printed. Raises HostError with the step and the command's words."""
+def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S, remedy: str = "") -> str:
+    """Return what the command printed.
+
+    Raises HostError with the step, the command's own last words, and the remedy.
+    """
     try:
         result = subprocess.run(
             argv,
@@ -30,5 +33,6 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S) -> str:
         raise HostError(step, f"{argv[0]} did not end within {timeout_s} s") from None
     if result.returncode != 0:
         words = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        raise HostError(step, words[-1] if words else f"{argv[0]} ended with {result.returncode}")
+        said = words[-1] if words else f"{argv[0]} ended with {result.returncode}"
+        raise HostError(step, said, remedy=remedy)
     return result.stdout.strip()

@@ -16,12 +16,14 @@ _DETACH_WAIT_S: Final = 5.0
 
 def attach(file: str) -> str:
     """Attach a free loop device with direct I/O and 4096-byte sectors; returns /dev/loopN."""
+    step = "attach a loop device"
     device = run(
-        "attach a loop device",
+        step,
         "losetup", "--find", "--show", "--direct-io=on", "--sector-size", "4096", file,
+        remedy="modprobe loop; losetup --list shows which are in use",
     )  # fmt: skip
     if not device.startswith("/dev/"):
-        raise HostError("attach a loop device", f"losetup printed {device!r}")
+        raise HostError(step, f"losetup printed {device!r}")
     return device
 
 
