@@ -126,6 +126,7 @@ class Model:
         self.store = store or Store(geometry, self.buffers, same_filled)
         self.truth = {} if truth is None else truth
         self.full_count = 0
+        self.cleaned_count = 0
 
     def page(self) -> int:
         # Half of the traffic on a few pages, so that records die.
@@ -150,8 +151,10 @@ class Model:
 
     def reattach(self) -> None:
         """A successor that sees nothing but the buffers must find the same pages."""
+        old = self.store
         self.store = Store.attach(self.geometry, clone(self.buffers), self.same_filled)
         self.verify_all()
+        self.cleaned_count += old.cleaner.cleaned_total
         self.store = Store.attach(self.geometry, self.buffers, self.same_filled)
 
     def step(self) -> None:
@@ -163,7 +166,8 @@ class Model:
             assert self.store.load(page) == self.truth.get(page, EMPTY_PAGE)
         elif draw < 0.85:
             first = self.page()
-            count = self.rng.choice((1, 2, 40, 512))
+            # Large ones are rare, or the pool would never fill.
+            (count,) = self.rng.choices((1, 2, 40, 512), (160, 36, 3, 1))
             self.discard(first, min(count, self.geometry.page_count - first))
         elif draw < 0.98:
             self.store.clean(self.rng.choice((1, 3, 50)))

@@ -42,7 +42,7 @@ def mounted(*options: str) -> Iterator[tuple[str, str]]:
     """The foreground command; yields the name and the swap file."""
     name = "bench"
     with tempfile.TemporaryDirectory() as mountpoint:
-        command = [BIN / "vswapfs", mountpoint, "--name", name, *options]
+        command = [str(BIN / "vswapfs"), mountpoint, "--name", name, *options]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
             if not any("is up" in line for line in process.stderr):

@@ -7,9 +7,9 @@ SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything b
 pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
 request, never the loop.
 
-After each answer the lane polls the device for a short, adaptive time before it sleeps (as KVM's
-halt polling does): a wake-up costs more than the answer (45 us against 25 us a 4 KiB page,
-measured). Polling time is cleaning time.
+After an answer the lane polls the device for a while before it sleeps, if that has paid off of
+late (as KVM's halt polling does): a wake-up costs more than the answer (45 us against 25 us for a
+page, measured). Polling time is cleaning time.
 """
 
 import errno
@@ -27,9 +27,11 @@ from vswapfs.errors import OutOfRangeError, VswapError
 from vswapfs.fuse import wire
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
-WINDOW_START_NS: Final = 10_000
-WINDOW_MAX_NS: Final = 200_000
-"""KVM's default for halt_poll_ns; a task that swaps at random comes back within 10 to 60 us."""
+WINDOW_NS: Final = 200_000
+"""How long to poll at most before going to sleep (KVM's default for halt_poll_ns); a task that
+swaps at random comes back within 10 to 60 us."""
+
+_AVERAGE_SHIFT: Final = 3  # the average wait is over about 8 requests
 
 SLICE_STEPS: Final = 60
 """Records cleaned in a slice between two looks at the device: about 100 us."""
@@ -76,6 +78,7 @@ class Lane:
             self._poll.register(fd, select.POLLIN)
         self._spin = (os.cpu_count() or 1) > 1
         self._window_ns = 0
+        self._average_wait_ns = 2 * WINDOW_NS
         self._awaiting_replies = 0
         self._init_unique = 0
         self._init_flags = 0
@@ -168,6 +171,7 @@ class Lane:
                     self._defect(f"reading the FUSE device: {error}")
                 continue
             if idle_since_ns:
+                self._learn(perf_counter_ns() - idle_since_ns)
                 idle_since_ns = 0
                 self.counters["lane.polls_hit_total"] += 1
             self._serve()
@@ -198,18 +202,18 @@ class Lane:
                 self._do_work()
             elif fd == self._pair_fd:
                 self._return_replies()
-        self._adapt(perf_counter_ns() - idle_since_ns)
+        self._learn(perf_counter_ns() - idle_since_ns)
 
-    def _adapt(self, waited_ns: int) -> None:
-        if not self._spin:
-            return
-        if waited_ns <= WINDOW_MAX_NS:
-            self._window_ns = min(max(self._window_ns * 2, WINDOW_START_NS), WINDOW_MAX_NS)
-        else:
-            # Idle: half at a time down to nothing, so that an idle instance never polls.
-            self._window_ns //= 2
-            if self._window_ns < WINDOW_START_NS:
-                self._window_ns = 0
+    def _learn(self, waited_ns: int) -> None:
+        """Poll as long as requests come, on average, before polling would have been given up.
+
+        A long wait counts as two windows at most: one pause does not end polling, and an idle
+        instance stops after a few requests that came late.
+        """
+        self._average_wait_ns += (
+            min(waited_ns, 2 * WINDOW_NS) - self._average_wait_ns >> _AVERAGE_SHIFT
+        )
+        self._window_ns = WINDOW_NS if self._spin and self._average_wait_ns < WINDOW_NS else 0
 
     def _pack(self) -> None:
         """Clean in slices until nothing is worth it or something else is to be done."""
