@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import trio
+
 from vswapfs.core.store import Store
 from vswapfs.daemon import __main__ as daemon
 from vswapfs.daemon import service
@@ -49,7 +51,7 @@ def handler_raises() -> None:
     stats_json = service._Service._stats_json
 
     async def faulty(self: service._Service) -> bytes:
-        if Path(os.environ["FAULT_FILE"]).exists():
+        if await trio.Path(os.environ["FAULT_FILE"]).exists():
             raise RuntimeError("fault in a handler")
         return await stats_json(self)
 

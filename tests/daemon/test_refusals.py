@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from machine import (
     VSWAPCTL,
     assert_nothing_left,
@@ -20,6 +19,7 @@ from machine import (
     run,
     swap_instance,
 )
+
 from vswapfs.format import instance, message
 from vswapfs.host import memory
 

@@ -54,18 +54,20 @@ def test_buffers_are_whole_pages_and_hold_every_page(pages: int) -> None:
 def test_stored_descriptor_keeps_all_extremes() -> None:
     segments = (0, 1, descriptor.SEGMENT_MAX_COUNT - 1)
     offsets = (0, 1, descriptor.SEGMENT_MAX_BYTES - 1)
-    assert (segments[-1], offsets[-1]) == (2**29 - 1, 2**20 - 1)
+    assert (segments[-1], offsets[-1]) == (2**28 - 1, 2**20 - 1)
     words = set()
     for place in product(segments, offsets, (HEADER_BYTES + 1, RECORD_MAX_BYTES)):
         word = descriptor.stored(*place)
         assert 0 < word < 1 << 64
         assert word & descriptor.KIND_MASK == descriptor.STORED
         assert descriptor.place(word) == place
+        assert descriptor.parity_holds(word)
+        assert not descriptor.parity_holds(word ^ 1 << 40)
         words.add(word)
     assert len(words) == 18
 
 
-@pytest.mark.parametrize("index", [0, 1, PATTERN_COUNT_MAX - 1, 2**62 - 1])
+@pytest.mark.parametrize("index", [0, 1, PATTERN_COUNT_MAX - 1, 2**61 - 1])
 def test_filled_descriptor(index: int) -> None:
     word = descriptor.filled(index)
     assert 0 < word < 1 << 64
@@ -269,8 +271,8 @@ def test_segment_lives_and_is_freed() -> None:
     table, region, pool = make_table()
     segment = table.open(0, reserve=False)
     pool.data[:9000] = b"x" * 9000
-    table.add_live(segment, 5000)
-    table.add_live(segment, 4000)
+    table.live_bytes[segment] += 5000
+    table.live_bytes[segment] += 4000
     assert not table.drop_live(segment, 4000)
     table.seal(segment, 9000)
     assert (table.state(segment), table.fill_bytes(segment)) == (SEALED, 9000)
@@ -289,7 +291,7 @@ def test_segment_lives_and_is_freed() -> None:
 def test_open_segment_with_no_live_byte_stays_and_is_freed_when_sealed() -> None:
     table, _region, _pool = make_table()
     segment = table.open(0, reserve=False)
-    table.add_live(segment, 100)
+    table.live_bytes[segment] += 100
     assert not table.drop_live(segment, 100)
     assert table.state(segment) == OPEN
     table.seal(segment, 1 << 14)
@@ -326,7 +328,7 @@ def test_head_of_the_largest_segment_keeps_its_position() -> None:
     assert head.reserve(RECORD_MAX_BYTES) == (1 << 20) - RECORD_MAX_BYTES
     successor = LogHead(0, words, table, 1 << 20)
     assert (successor.position, successor.last_reservation()[1]) == (1 << 20, RECORD_MAX_BYTES)
-    table.add_live(head.segment, 1)
+    table.live_bytes[head.segment] += 1
     segment = head.segment
     head.close()
     assert table.fill_bytes(segment) == 1 << 20
@@ -338,7 +340,7 @@ def test_head_that_was_killed_while_closing_is_closed() -> None:
     head = LogHead(0, words, table, 1 << 14)
     head.open(reserve=False)
     head.reserve(100)
-    table.add_live(head.segment, 100)
+    table.live_bytes[head.segment] += 100
     table.seal(head.segment, head.position)  # and not a step further
     successor = LogHead(0, words, SegmentTable(region.view, pool, GEOMETRY), 1 << 14)
     assert successor.segment == -1

@@ -45,7 +45,8 @@ BAD = [
 def test_bad_size_is_named(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_size_bytes(text)
-    assert repr(text) in str(caught.value)
+    assert repr(text)[:60] in str(caught.value)
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,8 @@ def test_offset(text: str, offset_bytes: int) -> None:
 def test_bad_offset_is_named(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_offset_bytes(text)
-    assert repr(text) in str(caught.value)
+    assert repr(text)[:60] in str(caught.value)
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(

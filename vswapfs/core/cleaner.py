@@ -7,28 +7,19 @@ The guarantee of the reserve: stores leave RESERVE_SEGMENTS (1) segments free; t
 victim are at most what fits one segment, and nothing but the cleaner appends to the survivor
 head, so a victim needs at most one new segment until it is freed itself. A victim that was begun
 can therefore always be finished, at any fill of the pool, and after it the reserve is whole again.
+If the process dies in between, what is left of the victim still fits what is left of the survivor
+segment (an unfinished copy is taken back), and the successor chooses such a victim first.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from vswapfs.core import policy
 from vswapfs.core.buffers import Geometry
-from vswapfs.core.descriptor import (
-    LENGTH_SHIFT,
-    OFFSET_SHIFT,
-    SEGMENT_SHIFT,
-    STORED,
-)
+from vswapfs.core.descriptor import place, stored
 from vswapfs.core.loghead import LogHead
 from vswapfs.core.segment import SEALED, SegmentTable
-from vswapfs.format.record import (
-    CODEC_HOLE,
-    CODEC_NONE,
-    CODEC_SHIFT,
-    HEADER,
-    HEADER_BYTES,
-    LENGTH_MASK,
-)
+from vswapfs.format.record import RecordError, header_at
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
 
@@ -43,27 +34,25 @@ class Cleaner:
         pool: memoryview,
         segments: SegmentTable,
         survivors: LogHead,
+        pages_in: Callable[[int], Iterable[int]],
     ) -> None:
         self._geometry = geometry
         self._words = words
         self._pool = pool
         self._segments = segments
         self._head = survivors
+        self._pages_in = pages_in
         self.victim = -1
         self._at = 0
         self._scan_at = 0
         self._best = -1
         self._best_score = 0.0
         self._exhausted_at = -1
-        self._damaged: set[int] = set()
+        self._scan_began_at = 0
+        self.damaged_total = 0
         self.cleaned_total = 0
         self.moved_pages_total = 0
         self.moved_bytes_total = 0
-
-    @property
-    def damaged_count(self) -> int:
-        """Segments whose walk met a damaged header; they are kept until every page in them dies."""
-        return len(self._damaged)
 
     def exhausted(self) -> bool:
         """True when a whole scan found nothing to clean and no record has died since."""
@@ -93,7 +82,6 @@ class Cleaner:
 
     def forget(self, segment: int) -> None:
         """The segment was freed because its last record died."""
-        self._damaged.discard(segment)
         if segment == self.victim:
             self.victim = -1
         if segment == self._best:
@@ -102,12 +90,14 @@ class Cleaner:
     def _scan(self) -> int:
         """Score the next few segments; at the end of the table the best one becomes the victim."""
         segments, segment_bytes = self._segments, self._geometry.segment_bytes
+        if self._scan_at == 0:
+            self._scan_began_at = segments.change_count
         # No free segment means that a predecessor died while it cleaned: what is left of its
         # victim fits the survivor segment, and only such a victim may be chosen.
         most_bytes = segment_bytes if segments.free_count else self._head.room_bytes
         stop = min(self._scan_at + _SCAN_SEGMENTS, self._geometry.slot_count)
         for segment in range(self._scan_at, stop):
-            if segments.state(segment) == SEALED and segment not in self._damaged:
+            if segments.state(segment) == SEALED:
                 age = segments.next_sequence - segments.sequence(segment)
                 live_bytes = segments.live_bytes[segment]
                 score = policy.score(live_bytes, segment_bytes, age)
@@ -118,41 +108,46 @@ class Cleaner:
             self.victim, self._at = self._best, 0
             self._scan_at, self._best, self._best_score = 0, -1, 0.0
             if self.victim < 0:
-                self._exhausted_at = segments.change_count
+                self._exhausted_at = self._scan_began_at
         return 1
 
     def _copy(self, steps: int) -> int:
         """Move up to ``steps`` records of the victim on; returns how many were looked at."""
         victim, at = self.victim, self._at
-        segments, words, pool = self._segments, self._words, self._pool
-        fill_bytes = segments.fill_bytes(victim)
-        base = segments.base(victim)
-        place = victim << SEGMENT_SHIFT
+        pool, words = self._pool, self._words
+        fill_bytes = self._segments.fill_bytes(victim)
+        base = self._segments.base(victim)
         page_count = self._geometry.page_count
         looked = 0
         while looked < steps and at < fill_bytes:
             looked += 1
-            _checksum, page, tag = HEADER.unpack_from(pool, base + at)
-            length_bytes = HEADER_BYTES + (tag & LENGTH_MASK) + 1
-            codec = tag >> CODEC_SHIFT
-            if codec == CODEC_NONE or at + length_bytes > fill_bytes:
-                self._damaged.add(victim)
-                self.victim = -1
-                return looked
-            if codec != CODEC_HOLE and page < page_count:
-                word = place | at << OFFSET_SHIFT | length_bytes << LENGTH_SHIFT | STORED
-                if words[page] == word:
-                    self._move(page, base + at, length_bytes)
-                    if segments.drop_live(victim, length_bytes):
-                        self._freed()
-                        return looked
+            try:
+                page, length_bytes = header_at(pool, base + at, base + fill_bytes)
+            except RecordError:
+                at = fill_bytes
+                break
+            if page < page_count and words[page] == stored(victim, at, length_bytes):
+                self._move(page, base + at, length_bytes)
+                if self._dropped(victim, length_bytes):
+                    return looked
             at += length_bytes
         self._at = at
         if at >= fill_bytes:
-            # Live bytes that the walk did not meet: a header in it names another page.
-            self._damaged.add(victim)
-            self.victim = -1
+            self._rescue(victim)
         return looked
+
+    def _rescue(self, victim: int) -> None:
+        """The walk ended with live bytes left: a header is damaged. Find the rest through the
+        descriptors (reads all of them), move it as it is, and free the segment whatever the
+        counts say. A damaged page stays lost, but costs no other one, and no room."""
+        self.damaged_total += 1
+        base = self._segments.base(victim)
+        for page in self._pages_in(victim):
+            _, offset_bytes, length_bytes = place(self._words[page])
+            self._move(page, base + offset_bytes, length_bytes)
+            if self._dropped(victim, length_bytes):
+                return
+        self._dropped(victim, self._segments.live_bytes[victim])
 
     def _move(self, page: int, source: int, length_bytes: int) -> None:
         """Append a copy of the record to the survivor head, then point the page to it."""
@@ -164,16 +159,14 @@ class Cleaner:
             at = head.reserve(length_bytes)
         target = head.base + at
         pool[target : target + length_bytes] = pool[source : source + length_bytes]
-        self._words[page] = (
-            head.segment << SEGMENT_SHIFT
-            | at << OFFSET_SHIFT
-            | length_bytes << LENGTH_SHIFT
-            | STORED
-        )
-        self._segments.add_live(head.segment, length_bytes)
+        self._words[page] = stored(head.segment, at, length_bytes)
+        self._segments.live_bytes[head.segment] += length_bytes
         self.moved_pages_total += 1
         self.moved_bytes_total += length_bytes
 
-    def _freed(self) -> None:
-        self.victim = -1
-        self.cleaned_total += 1
+    def _dropped(self, victim: int, length_bytes: int) -> bool:
+        if self._segments.drop_live(victim, length_bytes):
+            self.victim = -1
+            self.cleaned_total += 1
+            return True
+        return False

@@ -7,13 +7,12 @@ whole record, except perhaps the last reservation; a descriptor never points bey
                 segment bits 35-63; 0 when no segment is open
 
 The bump pointer is the whole allocator. The word keeps the length of the last reservation so that
-a successor finds the one record that may be unfinished and turns it into a hole (mend).
+a successor finds the one record that may be unfinished, and takes it back.
 """
 
 from typing import Final
 
 from vswapfs.core.segment import OPEN, SegmentTable
-from vswapfs.format.record import CODEC_HOLE, HEADER, HEADER_BYTES, PAGE_NONE, tag
 
 COMPRESSED: Final = 0
 INCOMPRESSIBLE: Final = 1
@@ -109,7 +108,7 @@ class LogHead:
         length_bytes = self._words[self.index] >> _LAST_SHIFT & _LAST_MASK
         return self.position - length_bytes, length_bytes
 
-
-def write_hole(pool: memoryview, at: int, length_bytes: int) -> None:
-    """Turn a reservation that never became a page into a record that the walk skips."""
-    HEADER.pack_into(pool, at, 0, PAGE_NONE, tag(CODEC_HOLE, length_bytes - HEADER_BYTES))
+    def take_back(self) -> None:
+        """Undo the last reservation: a predecessor died before it became a page."""
+        self.position, _ = self.last_reservation()
+        self._words[self.index] = self._open_word | self.position << _POSITION_SHIFT

@@ -8,10 +8,11 @@ RAMCloud: the space won, weighed by how long it will stay won (age), over the by
 
 from typing import Final
 
+from vswapfs.format.record import RECORD_MAX_BYTES
+
 CLEAN_MAX_UTILIZATION: Final = 0.95
 """Segments fuller than this are left alone: the pool is then as dense as zram's allocator (95 to
-96 % payload, measured), and each segment cleaned still yields more than a record, so that
-cleaning ends."""
+96 % payload, measured)."""
 
 FREE_LOW_SHARE: Final = 1 / 32
 """Below this share of free segments the cleaner runs between requests, ahead of the stores that
@@ -19,9 +20,14 @@ will need the room."""
 
 
 def score(live_bytes: int, segment_bytes: int, age: int) -> float:
-    """Cost-benefit of cleaning a sealed segment; 0 when it is not worth it. Higher is better."""
+    """Cost-benefit of cleaning a sealed segment; 0 when it is not worth it. Higher is better.
+
+    A segment packed by the cleaner ends with less room than a record needs. Nothing that full is
+    worth it, whatever the share (in small segments a record is more than 5 %), or cleaning would
+    go round in circles.
+    """
     utilization = live_bytes / segment_bytes
-    if utilization > CLEAN_MAX_UTILIZATION:
+    if utilization > CLEAN_MAX_UTILIZATION or live_bytes > segment_bytes - RECORD_MAX_BYTES:
         return 0.0
     return (1 - utilization) * (age + 1) / (1 + utilization)
 

@@ -100,7 +100,12 @@ class FillPatterns:
         return index
 
     def drop(self, index: int) -> None:
-        """One page fewer on the pattern; its entry may be used again when none is left."""
+        """One page fewer on the pattern; its entry may be used again when none is left.
+
+        Raises IndexError if there is no page on it.
+        """
+        if not self._pages[index]:
+            raise IndexError(index)
         self._pages[index] -= 1
         if self._pages[index] == 0:
             del self._pages[index]
@@ -113,7 +118,9 @@ class FillPatterns:
         return 0 if index == ZERO else self._words[index]
 
     def page(self, index: int) -> bytes:
-        """The page of 4096 bytes that repeats the pattern."""
+        """The page of 4096 bytes that repeats the pattern. Raises IndexError if there is none."""
         if index == ZERO:
             return ZERO_PAGE
+        if index >= self._words[0]:
+            raise IndexError(index)
         return self._words[index].to_bytes(PATTERN_BYTES, "little") * _REPEATS

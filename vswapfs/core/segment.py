@@ -82,6 +82,9 @@ class SegmentTable:
         for segment, home in enumerate(self.homes.tolist()):
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)
+        for slot in self._free_slots:
+            # Freed by a predecessor that died before it gave the memory back.
+            self._pool.release(slot << self.shift, slot + 1 << self.shift)
 
     @property
     def free_count(self) -> int:
@@ -145,12 +148,11 @@ class SegmentTable:
         base = slot << self.shift
         self._pool.release(base, base + resident_bytes(fill_bytes))
 
-    def add_live(self, segment: int, length_bytes: int) -> None:
-        """A record of an open segment went live."""
-        self.live_bytes[segment] += length_bytes
-
     def drop_live(self, segment: int, length_bytes: int) -> bool:
-        """A record died. Returns True if that freed its segment."""
+        """A record died. Returns True if that freed its segment.
+
+        Raises OverflowError or IndexError, with nothing changed, if there is no such record.
+        """
         live_bytes = self.live_bytes[segment] - length_bytes
         self.live_bytes[segment] = live_bytes
         if self.homes[segment] & STATE_MASK == SEALED:

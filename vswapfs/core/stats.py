@@ -52,11 +52,17 @@ FIELDS: tuple[Field, ...] = (
         "refusals.patterns_full", Unit.PAGES, "same-filled, but compressed: table full", total=True
     ),
     Field("checksum_errors", Unit.COUNT, "loads refused: record not verifiable", total=True),
+    Field("damaged_descriptors", Unit.COUNT, "replaced without knowing what died", total=True),
     Field("internal_errors", Unit.COUNT, "requests failed by a defect (see the log)", total=True),
     Field("cleaner.segments_total", Unit.COUNT, "segments cleaned", total=True),
     Field("cleaner.moved_pages_total", Unit.PAGES, "live pages the cleaner copied", total=True),
     Field("cleaner.moved_bytes_total", Unit.BYTES, "bytes the cleaner copied", total=True),
-    Field("cleaner.damaged_segments", Unit.COUNT, "segments with a damaged record header"),
+    Field(
+        "cleaner.damaged_segments_total",
+        Unit.COUNT,
+        "segments with a damaged header, rescued through the descriptors",
+        total=True,
+    ),
     Field("lane.window_us", Unit.COUNT, "current polling window, microseconds"),
     Field("lane.polls_hit_total", Unit.COUNT, "requests that arrived while polling", total=True),
     Field("lane.sleeps_total", Unit.COUNT, "times the lane went to sleep", total=True),

@@ -10,9 +10,11 @@ are derived and follow; ``Store.attach`` counts them again from the buffers alon
 Always holds: what `load` returns is what was last stored there, or zeros; otherwise it raises.
 """
 
+import struct
 import sys
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -32,13 +34,17 @@ from vswapfs.core.descriptor import (
     LENGTH_SHIFT,
     OFFSET_MASK,
     OFFSET_SHIFT,
+    PARITY_SHIFT,
     SEGMENT_SHIFT,
     STORED,
+    filled,
+    parity_holds,
     place,
+    stored,
 )
-from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead, write_hole
+from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
 from vswapfs.core.samefill import ZERO, ZERO_PAGE, FillPatterns, pattern_of
-from vswapfs.core.segment import SLOT_SHIFT, SegmentTable, resident_bytes
+from vswapfs.core.segment import FREE, SLOT_SHIFT, SegmentTable, resident_bytes
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
 from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
@@ -79,16 +85,15 @@ class Store:
         ]
         self.patterns = FillPatterns(buffers.patterns.view)
         self.cleaner = Cleaner(
-            geometry, self.words, self.pool, self.segments, self.heads[SURVIVORS]
+            geometry, self.words, self.pool, self.segments, self.heads[SURVIVORS], self._pages_in
         )
         self.cluster_pages = array("H", bytes(2 * geometry.cluster_count))
-        self.stored_pages = 0
-        self.live_bytes = 0
         self.incompressible_pages = 0
         self.stored_total = 0
         self.loaded_total = 0
         self.discarded_total = 0
         self.checksum_errors = 0
+        self.damaged_descriptors = 0
         self.pool_full_total = 0
         self.patterns_full_total = 0
 
@@ -97,40 +102,65 @@ class Store:
         cls, geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
     ) -> "Store":
         """A store over buffers that a predecessor left at any instant. Counts everything again
-        (reads every descriptor) and turns an unfinished record into a hole."""
+        (reads every descriptor) and takes a record back that did not become a page."""
         store = cls(geometry, buffers, same_filled)
         store._recount()
         return store
 
     def _recount(self) -> None:
+        unfinished = {}
+        for head in self.heads:
+            offset, length_bytes = head.last_reservation()
+            if head.segment >= 0 and length_bytes:
+                unfinished[stored(head.segment, offset, length_bytes)] = head
         pattern_pages: Counter[int] = Counter()
         for page, word in enumerate(self.words[: self.geometry.page_count].tolist()):
             if word == EMPTY:
                 continue
             self.cluster_pages[page >> CLUSTER_SHIFT] += 1
-            if word & KIND_MASK == FILLED:
+            if not self._is_valid(word):
+                self.damaged_descriptors += 1
+            elif word & KIND_MASK == FILLED:
                 pattern_pages[word >> INDEX_SHIFT] += 1
             else:
                 segment, _offset, length_bytes = place(word)
                 self.segments.live_bytes[segment] += length_bytes
-                self.stored_pages += 1
-                self.live_bytes += length_bytes
                 self.incompressible_pages += length_bytes == record.RECORD_MAX_BYTES
+                unfinished.pop(word, None)
+        for head in unfinished.values():
+            head.take_back()
         self.patterns.recount(pattern_pages)
-        for head in self.heads:
-            offset, length_bytes = head.last_reservation()
-            if length_bytes and not self._is_live(head.segment, offset, length_bytes):
-                write_hole(self.pool, head.base + offset, length_bytes)
         self.segments.adopt({head.segment for head in self.heads})
 
-    def _is_live(self, segment: int, offset: int, length_bytes: int) -> bool:
-        _checksum, page, tag = HEADER.unpack_from(self.pool, self.segments.base(segment) + offset)
+    def _is_valid(self, word: int) -> bool:
+        """Whether a descriptor that is not empty can be followed at all."""
+        if not parity_holds(word):
+            return False
+        if word & KIND_MASK == FILLED:
+            return word >> INDEX_SHIFT < self.patterns.used_count
+        segment, offset, length_bytes = place(word)
         return (
-            HEADER_BYTES + (tag & record.LENGTH_MASK) + 1 == length_bytes
-            and page < self.geometry.page_count
-            and self.words[page] & KIND_MASK == STORED
-            and place(self.words[page]) == (segment, offset, length_bytes)
+            word & KIND_MASK == STORED
+            and segment < self.geometry.slot_count
+            and self.segments.state(segment) != FREE
+            and HEADER_BYTES < length_bytes <= record.RECORD_MAX_BYTES
+            and offset + length_bytes <= self.geometry.segment_bytes
         )
+
+    def _pages_in(self, segment: int) -> Iterator[int]:
+        """All pages whose records lie in the segment, found through the descriptors."""
+        for cluster, page_count in enumerate(self.cluster_pages):
+            if page_count:
+                for page, word in enumerate(self._cluster(cluster), cluster << CLUSTER_SHIFT):
+                    is_there = word >> SEGMENT_SHIFT == segment and word & KIND_MASK == STORED
+                    if is_there and self._is_valid(word):
+                        yield page
+
+    def _cluster(self, cluster: int) -> list[int]:
+        """The descriptors of a cluster."""
+        first = cluster << CLUSTER_SHIFT
+        words: list[int] = self.words[first : first + CLUSTER_PAGES].tolist()
+        return words
 
     # -- the three verbs ---------------------------------------------------------------------
 
@@ -158,16 +188,15 @@ class Store:
         at += HEADER_BYTES
         self.pool[at : at + payload_bytes] = payload
         segment = head.segment
-        old = self.words[page]
-        self.words[page] = (
+        word = (
             segment << SEGMENT_SHIFT
             | offset << OFFSET_SHIFT
             | length_bytes << LENGTH_SHIFT
             | STORED
         )
+        old = self.words[page]
+        self.words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
         self.segments.live_bytes[segment] += length_bytes
-        self.stored_pages += 1
-        self.live_bytes += length_bytes
         if codec == CODEC_RAW:
             self.incompressible_pages += 1
         self._replaced(page, old)
@@ -180,7 +209,7 @@ class Store:
             self.patterns_full_total += 1
             return False
         old = self.words[page]
-        self.words[page] = index << INDEX_SHIFT | FILLED
+        self.words[page] = filled(index)
         self._replaced(page, old)
         return True
 
@@ -189,7 +218,7 @@ class Store:
         if old == EMPTY:
             self.cluster_pages[page >> CLUSTER_SHIFT] += 1
         else:
-            self._drop(old)
+            self._drop(page, old)
 
     def load(self, page: int) -> bytes:
         """The page's 4096 bytes; zeros if it is empty.
@@ -199,37 +228,38 @@ class Store:
         """
         self.loaded_total += 1
         word = self.words[page]
-        if word & KIND_MASK == STORED:
-            try:
-                return self.read(page, word)
-            except LostPageError:
-                self.checksum_errors += 1
-                raise
         if word == EMPTY:
             return ZERO_PAGE
-        if word & KIND_MASK == FILLED:
-            return self.patterns.page(word >> INDEX_SHIFT)
-        self.checksum_errors += 1
-        raise LostPageError(f"page {page}: its descriptor {word:#018x} is not valid")
+        try:
+            return self.read(page, word)
+        except LostPageError:
+            self.checksum_errors += 1
+            raise
 
     def read(self, page: int, word: int) -> bytes:
-        """Decode and verify the record that a stored descriptor points to; counts nothing.
+        """The page that a descriptor (not an empty one) points to, verified; counts nothing.
 
         Raises LostPageError.
         """
-        segment = word >> SEGMENT_SHIFT
-        at = (self.segments.homes[segment] >> SLOT_SHIFT << self.segments.shift) + (
-            word >> OFFSET_SHIFT & OFFSET_MASK
-        )
-        expected, owner, tag = HEADER.unpack_from(self.pool, at)
-        at += HEADER_BYTES
+        if word.bit_count() & 1:
+            raise self._lost(page, word, "its descriptor is damaged (parity)")
         try:
+            if word & KIND_MASK == FILLED:
+                return self.patterns.page(word >> INDEX_SHIFT)
+            segment = word >> SEGMENT_SHIFT
+            at = (self.segments.homes[segment] >> SLOT_SHIFT << self.segments.shift) + (
+                word >> OFFSET_SHIFT & OFFSET_MASK
+            )
+            expected, owner, tag = HEADER.unpack_from(self.pool, at)
+            at += HEADER_BYTES
             data = decode(
                 tag >> CODEC_SHIFT,
                 self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK) - HEADER_BYTES],
             )
         except DecodeError as error:
             raise self._lost(page, word, str(error)) from None
+        except (IndexError, struct.error) as error:
+            raise self._lost(page, word, f"its descriptor leads nowhere ({error})") from None
         if checksum(data) != expected:
             raise self._lost(page, word, f"checksum is not {expected:016x}")
         if owner != page:
@@ -257,29 +287,40 @@ class Store:
 
     def _discard_in_cluster(self, cluster: int, start: int, stop: int) -> None:
         words = self.words[start:stop]
-        dropped = [word for word in words.tolist() if word]
-        self.cluster_pages[cluster] -= len(dropped)
-        self.discarded_total += len(dropped)
-        if self.cluster_pages[cluster]:
-            for index in range(len(words)):
-                words[index] = EMPTY
-        else:
+        dropped = [(page, word) for page, word in enumerate(words.tolist(), start) if word]
+        left_pages = 0
+        if stop - start < CLUSTER_PAGES:
+            for page, _word in dropped:
+                self.words[page] = EMPTY
+            left_pages = _used(self._cluster(cluster))
+        self.cluster_pages[cluster] = left_pages
+        if not left_pages:
             # A cluster without a page: its descriptors are one page of memory, given back whole.
             self._descriptors.release(cluster * _CLUSTER_BYTES, (cluster + 1) * _CLUSTER_BYTES)
-        for word in dropped:
-            self._drop(word)
+        self.discarded_total += len(dropped)
+        for page, word in dropped:
+            self._drop(page, word)
 
-    def _drop(self, word: int) -> None:
-        """A descriptor that was replaced or emptied: what it referred to is dead."""
-        if word & KIND_MASK == FILLED:
-            self.patterns.drop(word >> INDEX_SHIFT)
+    def _drop(self, page: int, word: int) -> None:
+        """The page's descriptor was replaced or emptied: what it referred to is dead."""
+        try:
+            if word.bit_count() & 1:
+                raise IndexError(word)
+            if word & KIND_MASK == FILLED:
+                self.patterns.drop(word >> INDEX_SHIFT)
+                return
+            length_bytes = word >> LENGTH_SHIFT & LENGTH_MASK
+            freed = self.segments.drop_live(word >> SEGMENT_SHIFT, length_bytes)
+        except (IndexError, OverflowError):
+            # Damaged: nobody knows what died. Its record counts as live until the cleaner meets
+            # it and finds that no descriptor points there. Perhaps the slot was empty.
+            self.damaged_descriptors += 1
+            cluster = page >> CLUSTER_SHIFT
+            self.cluster_pages[cluster] = _used(self._cluster(cluster))
             return
-        length_bytes = word >> LENGTH_SHIFT & LENGTH_MASK
-        self.stored_pages -= 1
-        self.live_bytes -= length_bytes
         if length_bytes == record.RECORD_MAX_BYTES:
             self.incompressible_pages -= 1
-        if self.segments.drop_live(word >> SEGMENT_SHIFT, length_bytes):
+        if freed:
             self.cleaner.forget(word >> SEGMENT_SHIFT)
 
     # -- room --------------------------------------------------------------------------------
@@ -337,11 +378,13 @@ class Store:
         geometry, segments, cleaner = self.geometry, self.segments, self.cleaner
         zero_pages = self.patterns.pages(ZERO)
         filled_pages = self.patterns.page_count
+        used_pages = sum(self.cluster_pages)
+        stored_pages = used_pages - filled_pages
         return {
-            "pages.empty": geometry.page_count - filled_pages - self.stored_pages,
+            "pages.empty": geometry.page_count - used_pages,
             "pages.zero": zero_pages,
             "pages.same": filled_pages - zero_pages,
-            "pages.pool": self.stored_pages,
+            "pages.pool": stored_pages,
             "pages.disk": 0,
             "pages.incompressible": self.incompressible_pages,
             "pages.stored_total": self.stored_total,
@@ -349,17 +392,22 @@ class Store:
             "pages.discarded_total": self.discarded_total,
             "pool.limit_bytes": geometry.slot_count * geometry.segment_bytes,
             "pool.used_bytes": self.used_bytes(),
-            "pool.live_bytes": self.live_bytes,
-            "pool.header_bytes": self.stored_pages * HEADER_BYTES,
-            "pool.original_bytes": self.stored_pages * PAGE_BYTES,
+            "pool.live_bytes": sum(segments.live_bytes),
+            "pool.header_bytes": stored_pages * HEADER_BYTES,
+            "pool.original_bytes": stored_pages * PAGE_BYTES,
             "pool.segments": geometry.slot_count - segments.free_count,
             "pool.segments_free": segments.free_count,
             "pool.patterns": self.patterns.distinct_count,
             "refusals.pool_full": self.pool_full_total,
             "refusals.patterns_full": self.patterns_full_total,
             "checksum_errors": self.checksum_errors,
+            "damaged_descriptors": self.damaged_descriptors,
             "cleaner.segments_total": cleaner.cleaned_total,
             "cleaner.moved_pages_total": cleaner.moved_pages_total,
             "cleaner.moved_bytes_total": cleaner.moved_bytes_total,
-            "cleaner.damaged_segments": cleaner.damaged_count,
+            "cleaner.damaged_segments_total": cleaner.damaged_total,
         }
+
+
+def _used(words: list[int]) -> int:
+    return len(words) - words.count(EMPTY)

@@ -25,12 +25,23 @@ CODEC_SHIFT: Final = 12
 CODEC_NONE: Final = 0  # no record here
 CODEC_RAW: Final = 1  # the page itself
 CODEC_LZ4: Final = 2  # an LZ4 block without a size in front
-CODEC_HOLE: Final = 3  # space that was reserved and never became a page
-CODEC_NAMES: Final = {CODEC_RAW: "raw", CODEC_LZ4: "lz4", CODEC_HOLE: "hole"}
+CODEC_NAMES: Final = {CODEC_RAW: "raw", CODEC_LZ4: "lz4"}
 
-PAGE_NONE: Final = 0xFFFF_FFFF  # the page number of a hole; so an area has fewer pages than this
+PAGE_NONE: Final = 0xFFFF_FFFF  # no page's number; so an area has fewer pages than this
 
 
-def tag(codec: int, payload_bytes: int) -> int:
-    """The tag field of a record with that codec and 1..4096 bytes of payload."""
-    return codec << CODEC_SHIFT | payload_bytes - 1
+class RecordError(Exception):
+    """No whole record where one has to begin: the segment's memory is damaged."""
+
+
+def header_at(buffer: memoryview, start: int, stop: int) -> tuple[int, int]:
+    """Page and length (header included) of the record at ``start``, which must end by ``stop``.
+
+    Raises RecordError. One step of the walk through a segment.
+    """
+    if start + HEADER_BYTES <= stop:
+        _checksum, page, tag = HEADER.unpack_from(buffer, start)
+        length_bytes: int = HEADER_BYTES + (tag & LENGTH_MASK) + 1
+        if tag >> CODEC_SHIFT in CODEC_NAMES and start + length_bytes <= stop:
+            return page, length_bytes
+    raise RecordError(f"no record at byte {start}")
