@@ -15,8 +15,9 @@ from vswapfs.core.store import Store
 from vswapfs.daemon import __main__ as daemon
 from vswapfs.daemon import service
 from vswapfs.daemon.report import Reporter
+from vswapfs.errors import HostError
 from vswapfs.fuse.lane import Lane
-from vswapfs.host import hardening
+from vswapfs.host import hardening, loop, swap
 
 MARK = b"FAULT HERE"
 
@@ -73,6 +74,22 @@ def wedged() -> None:
         serve(self)
 
     Lane._serve = faulty  # type: ignore[method-assign]
+
+
+def cannot_undo() -> None:
+    """swapon reports a failure after it worked; detaching fails while $FAULT_FILE exists."""
+    swapon, detach = swap.on, loop.detach
+
+    def faulty_swapon(device: str, priority: int | None) -> None:
+        swapon(device, priority)
+        raise HostError("swapon", "fault after swapon")
+
+    def faulty_detach(device: str, file: str) -> None:
+        if Path(os.environ["FAULT_FILE"]).exists():
+            raise HostError("detach", "fault in detach")
+        detach(device, file)
+
+    swap.on, loop.detach = faulty_swapon, faulty_detach
 
 
 def killed_at_step() -> None:

@@ -181,3 +181,24 @@ def test_force_ends_a_wedged_daemon(tmp_path: Path) -> None:
         daemon.wait()
         ctl("off", "twedge", "--force")
         assert_nothing_left("twedge")
+
+
+def test_failed_on_that_cannot_be_undone_serves_on(tmp_path: Path) -> None:
+    """Pages may have arrived already: ending would lose them."""
+    fault_file = tmp_path / "fault"
+    fault_file.touch()
+    daemon, reports = start("cannot_undo", "tundo", activate=True, FAULT_FILE=str(fault_file))
+    try:
+        assert reports[-1]["type"] == "failure"
+        assert "fault after swapon" in reports[-1]["message"]
+        assert "fault in detach" in reports[-1]["message"]
+        assert reports[-1]["remedy"] == "vswapctl off tundo"
+        assert Instance("tundo").status()["state"] == "running"
+        fault_file.unlink()
+        ctl_ok("off", "tundo")
+        assert daemon.wait(10) == 3
+    finally:
+        daemon.kill()
+        daemon.wait()
+        ctl("off", "tundo", "--force")
+        assert_nothing_left("tundo")

@@ -17,7 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from vswapfs.core.descriptor import CLUSTER_PAGES, DESCRIPTOR_BYTES, SEGMENT_MAX_BYTES
+from vswapfs.core.descriptor import (
+    CLUSTER_PAGES,
+    DESCRIPTOR_BYTES,
+    SEGMENT_MAX_BYTES,
+    SEGMENT_MAX_COUNT,
+)
 from vswapfs.errors import UsageError
 from vswapfs.format.record import PAGE_NONE, RECORD_MAX_BYTES
 from vswapfs.units import PAGE_BYTES, format_size
@@ -57,9 +62,10 @@ class Geometry:
             raise UsageError(
                 f"segments of {size} bytes: a power of two from 8192 to {SEGMENT_MAX_BYTES}"
             )
-        if self.slot_count <= RESERVE_SEGMENTS:
+        if not RESERVE_SEGMENTS < self.slot_count <= SEGMENT_MAX_COUNT:
             raise UsageError(
-                f"a pool of {self.slot_count} segments: more than the reserve of {RESERVE_SEGMENTS}"
+                f"a pool of {self.slot_count} segments: more than the reserve of "
+                f"{RESERVE_SEGMENTS}, at most {SEGMENT_MAX_COUNT}"
             )
 
     @property

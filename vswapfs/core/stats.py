@@ -13,6 +13,7 @@ class Unit(StrEnum):
     PAGES = "pages"
     BYTES = "bytes"
     COUNT = "count"
+    MICROSECONDS = "us"
 
 
 class Field(NamedTuple):
@@ -47,7 +48,7 @@ FIELDS: tuple[Field, ...] = (
     Field("refusals.pool_full", Unit.COUNT, "stores refused with ENOSPC: pool limit", total=True),
     Field("refusals.out_of_range", Unit.COUNT, "writes beyond the end of the area", total=True),
     Field("refusals.fallocate_mode", Unit.COUNT, "FALLOCATE modes not supported", total=True),
-    Field("refusals.forward_busy", Unit.COUNT, "requests pyfuse3 had no room for", total=True),
+    Field("refusals.forward_busy", Unit.COUNT, "requests pyfuse3 did not take", total=True),
     Field(
         "refusals.patterns_full", Unit.PAGES, "same-filled, but compressed: table full", total=True
     ),
@@ -60,10 +61,10 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "cleaner.damaged_segments_total",
         Unit.COUNT,
-        "segments with a damaged header, rescued through the descriptors",
+        "segments rescued from a damaged header",
         total=True,
     ),
-    Field("lane.window_us", Unit.COUNT, "current polling window, microseconds"),
+    Field("lane.window_us", Unit.MICROSECONDS, "how long the lane polls before it sleeps"),
     Field("lane.polls_hit_total", Unit.COUNT, "requests that arrived while polling", total=True),
     Field("lane.sleeps_total", Unit.COUNT, "times the lane went to sleep", total=True),
     Field("metadata_bytes", Unit.BYTES, "RAM beyond payload: tables (resident) and record headers"),

@@ -53,6 +53,11 @@ from vswapfs.units import PAGE_BYTES
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
 
+CLEAN_VICTIMS_MAX: Final = 4
+"""Segments that one store may clean before it gives up: a victim takes 1 to 5 ms, and all page
+I/O waits for it."""
+
+
 class SameFilled(StrEnum):
     """Which same-filled pages become markers: zeros only, every 8-byte pattern, none."""
 
@@ -328,12 +333,12 @@ class Store:
     def _next_segment(self, head: LogHead) -> None:
         """Seal the head's segment and open the next, cleaning first if there is no room."""
         head.close()
-        while True:
+        for victims_left in reversed(range(CLEAN_VICTIMS_MAX + 1)):
             try:
                 head.open(reserve=False)
                 return
             except PoolFullError:
-                if not self.cleaner.run_victim():
+                if not victims_left or not self.cleaner.run_victim():
                     self.pool_full_total += 1
                     raise
 

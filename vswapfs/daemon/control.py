@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from vswapfs.errors import PermissionRefusedError, UsageError, VswapError
+from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format.message import LINE_MAX_BYTES, Answer, Failure, Request, decode_request, encode
 
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -40,6 +40,7 @@ class ControlServer:
         self.internal_errors = 0
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Raises HostError if the socket cannot be made."""
         with trio.socket.from_stdlib_socket(self._listen()) as listener:
             async with trio.open_nursery() as nursery:
                 task_status.started()
@@ -48,11 +49,14 @@ class ControlServer:
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        Path(self._path).unlink(missing_ok=True)
         # The directory is 0700 already; the mask makes the socket 0600 from its first moment.
         mask = os.umask(0o177)
         try:
+            Path(self._path).unlink(missing_ok=True)
             listener.bind(self._path)
+        except OSError as error:
+            listener.close()
+            raise HostError(f"bind {self._path}", error.strerror or "") from None
         finally:
             os.umask(mask)
         listener.listen(CONNECTIONS_MAX)

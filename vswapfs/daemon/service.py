@@ -32,7 +32,7 @@ from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.report import Reporter
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
-from vswapfs.format.message import Config, Ready
+from vswapfs.format.message import Config, Failure, Ready
 from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
@@ -139,22 +139,24 @@ class _Service:
             SWAP_INODE,
             ended=lambda: token.run_sync_soon(self._lane_ended.set),
         )
-        pyfuse3.init(self._namespace, f"/dev/fd/{channel.pyfuse3_end_fd}", set())
         self._lane.start()
+        try:
+            pyfuse3.init(self._namespace, f"/dev/fd/{channel.pyfuse3_end_fd}", set())
+        except RuntimeError as error:
+            mount.unmount(config.mountpoint)
+            raise HostError("start pyfuse3", str(error)) from None
         failure: VswapError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_names)
                 nursery.start_soon(self._obey_signals)
-                await nursery.start(self._control.serve)
                 try:
+                    await nursery.start(self._control.serve)
                     device = await trio.to_thread.run_sync(self._bring_up)
                     self._outcomes.append(hardening.freeze_collector())
                     self._reporter.end(Ready(config.mountpoint, device))
                 except VswapError as error:
-                    failure = error
-                    _log.error("%s", error)
-                    await self._take_down(_log.info)
+                    failure = await self._give_up(error)
                 else:
                     _log.info("%s is up: %s", config.name, device or self._file)
                 await self._lane_ended.wait()
@@ -170,6 +172,20 @@ class _Service:
             return 1
         _log.info("%s is down", config.name)
         return 0
+
+    async def _give_up(self, error: VswapError) -> VswapError:
+        """Bringing up failed: undo it. If that fails too, say so at once and serve on, because
+        swap may be active and hold pages already."""
+        _log.error("%s", error)
+        try:
+            await self._take_down(_log.info)
+        except HostError as second:
+            _log.error("not undone, serving on: %s", second)
+            error.message += f"; undoing it failed too, so the daemon serves on: {second.message}"
+            error.remedy = f"vswapctl off {self._config.name}"
+            with contextlib.suppress(HostError):
+                self._reporter.end(Failure(error.message, error.remedy, error.exit_code))
+        return error
 
     def _bring_up(self) -> str | None:
         """The steps up to swapon, each reported before it is done; returns the loop device.

@@ -6,6 +6,7 @@ left behind.
 """
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from vswapfs.host import loop, swap
 from vswapfs.units import format_size
 
 _UNMOUNT_WAIT_S: Final = 5.0
+_KILL_WAIT_S: Final = 5.0
 Report = Callable[[str], None]
 
 
@@ -118,8 +120,7 @@ def _kill(pid: int) -> None:
         return
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        deadline = time.monotonic() + _UNMOUNT_WAIT_S
-        while Path(f"/proc/{pid}").is_dir() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        if not select.select([pidfd], [], [], _KILL_WAIT_S)[0]:
+            raise HostError(f"end process {pid}", "it does not end", remedy="see dmesg; try again")
     finally:
         os.close(pidfd)

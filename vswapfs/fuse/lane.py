@@ -19,7 +19,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any, Final
 
 from vswapfs.core.store import Store
@@ -169,6 +169,7 @@ class Lane:
                 # ENOENT: the request was given up before it was read; EINTR: a signal.
                 if error.errno not in (errno.ENOENT, errno.EINTR):
                     self._defect(f"reading the FUSE device: {error}")
+                    sleep(0.01)  # it may last; do not use up a processor
                 continue
             if idle_since_ns:
                 self._learn(perf_counter_ns() - idle_since_ns)
