@@ -1,0 +1,43 @@
+"""What the daemon itself costs: its memory, its threads' protections, an idle processor."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+from machine import swap_instance
+
+RESIDENT_MAX_BYTES = 40 << 20
+PF_MEMALLOC_NOIO = 0x00080000
+CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def test_empty_daemon_is_small_locked_and_idle() -> None:
+    with swap_instance("tsmall", "--size", "32G") as up:
+        process = Path(f"/proc/{up.pid}")
+        status = (process / "status").read_text()
+        resident_kib = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert resident_kib
+        assert int(resident_kib[1]) * 1024 < RESIDENT_MAX_BYTES
+        locked_kib = re.search(r"VmLck:\s+(\d+) kB", status)
+        assert locked_kib
+        assert int(locked_kib[1]) > int(resident_kib[1])
+
+        outcomes = {outcome["name"]: outcome for outcome in up.status()["hardening"]}
+        assert outcomes["mlockall"]["ok"]
+        assert set(outcomes) == {"mlockall", "io_flusher", "oom_score_adj", "gc_freeze"}
+        for task in (process / "task").iterdir():
+            flags = int((task / "stat").read_text().rpartition(")")[2].split()[6])
+            assert bool(flags & PF_MEMALLOC_NOIO) == outcomes["io_flusher"]["ok"]
+        score = int((process / "oom_score_adj").read_text())
+        assert (score == -1000) == outcomes["oom_score_adj"]["ok"]
+
+        def processor_ticks() -> int:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            return int(fields[11]) + int(fields[12])
+
+        time.sleep(1)
+        before = processor_ticks()
+        time.sleep(5)
+        # Not a benchmark: a lane that went on polling would use all of it.
+        assert processor_ticks() - before <= 0.05 * 5 * CLOCK_TICKS_PER_S
