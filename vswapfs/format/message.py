@@ -1,8 +1,8 @@
 """Control messages: what the commands and the daemon say to each other.
 
 Owns their fields. JSON, one object a line, at most LINE_MAX_BYTES; ``type`` tells which message it
-is. The client sends one request a connection; the daemon answers with any number of Step or
-Descriptors lines and ends with exactly one of Status, Stats, Findings, Done or Failure. On the
+is. The client sends one request a connection; the daemon answers with any number of Step, Progress
+or Descriptors lines and ends with exactly one of the others, Done or Failure. On the
 pipe to the command that started it, the daemon writes Step lines and one Ready or Failure.
 """
 
@@ -14,6 +14,15 @@ LINE_MAX_BYTES: Final = 1 << 20
 
 STATES: Final = ("empty", "zero", "same", "pool", "disk")
 SAME_FILLED: Final = ("zero", "same", "off")
+
+
+class TierConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """A file or block device and how much of it to use."""
+
+    path: str
+    size_bytes: int
+    overwrite: bool = False
+    """Take a file or device that already holds something."""
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -30,6 +39,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     priority: int | None = None
     allow_unlocked: bool = False
     """Start even where memory cannot be locked."""
+    tiers: list[TierConfig] = []
+    """In order: the first is filled first."""
+    write_budget_bytes_per_day: int | None = None
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -59,7 +71,61 @@ class AskOff(msgspec.Struct, tag="off"):
     """Swap off, detach, unmount, end. Answered with Step lines and Done when all is down."""
 
 
-Request = AskStatus | AskStats | AskDescriptors | AskCheck | AskOff
+class AskTiers(msgspec.Struct, tag="tier-list"):
+    """Answered with Tiers."""
+
+
+class AskTierAdd(msgspec.Struct, tag="tier-add"):
+    """Answered with Done once pages may go to it."""
+
+    tier: TierConfig
+
+
+class AskTierRemove(msgspec.Struct, tag="tier-remove"):
+    """Move everything off the tier while swap stays in use. Answered with Progress lines, Done."""
+
+    path: str
+
+
+class AskWriteback(msgspec.Struct, tag="writeback"):
+    """Write sealed segments to the tiers now. Answered with Progress lines, Done.
+
+    All of them, or those idle for ``idle_s`` seconds, or incompressible ones, up to ``max_bytes``.
+    """
+
+    idle_s: float = 0.0
+    incompressible: bool = False
+    max_bytes: int | None = None
+
+
+class AskDrain(msgspec.Struct, tag="drain"):
+    """Read the tiers, in the order they lie, back into RAM. Answered with Progress lines, Done."""
+
+
+class AskLost(msgspec.Struct, tag="lost"):
+    """Answered with Lost."""
+
+
+class AskScrub(msgspec.Struct, tag="scrub"):
+    """Read every record on the tiers and verify it. Answered with Progress lines, then Scrubbed."""
+
+    rate_bytes_per_s: int | None = None
+
+
+Request = (
+    AskStatus
+    | AskStats
+    | AskDescriptors
+    | AskCheck
+    | AskOff
+    | AskTiers
+    | AskTierAdd
+    | AskTierRemove
+    | AskWriteback
+    | AskDrain
+    | AskLost
+    | AskScrub
+)
 
 # -- answers ----------------------------------------------------------------------------------
 
@@ -129,6 +195,65 @@ class Findings(msgspec.Struct, tag="findings"):
     findings: list[str]
 
 
+class TierStatus(msgspec.Struct):
+    """One tier, in the order in which they are filled."""
+
+    path: str
+    uuid: str
+    state: str
+    """``ok``, ``failing`` (retried with back-off) or ``leaving`` (being removed)."""
+    size_bytes: int
+    used_bytes: int
+    """Slots in use."""
+    live_bytes: int
+    """Records of pages in them."""
+    written_bytes: int
+    read_bytes: int
+    trimmed_bytes: int
+    write_errors: int
+    read_errors: int
+    detail: str = ""
+    """Why it is failing, or what it waits for."""
+
+
+class Tiers(msgspec.Struct, tag="tiers"):
+    tiers: list[TierStatus]
+    write_budget_bytes_per_day: int | None = None
+    write_budget_left_bytes: int | None = None
+
+
+class Progress(msgspec.Struct, tag="progress"):
+    """How far a long command is; a few lines a second at most."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+class LostPage(msgspec.Struct):
+    """A page that could not be verified when it was last read, and why."""
+
+    offset: int
+    reason: str
+
+
+class Lost(msgspec.Struct, tag="lost"):
+    pages: list[LostPage]
+
+
+class ScrubFinding(msgspec.Struct):
+    tier: str
+    byte_offset: int
+    """Of the record, in the tier's file or device."""
+    page_offset: int | None
+    reason: str
+
+
+class Scrubbed(msgspec.Struct, tag="scrubbed"):
+    records: int
+    scrubbed_bytes: int
+    findings: list[ScrubFinding]
+
+
 class Step(msgspec.Struct, tag="step"):
     """A step that is about to be done, in words for a person."""
 
@@ -152,7 +277,20 @@ class Failure(msgspec.Struct, tag="failure"):
     exit_code: int
 
 
-Answer = Status | Stats | Descriptors | Findings | Step | Ready | Done | Failure
+Answer = (
+    Status
+    | Stats
+    | Descriptors
+    | Findings
+    | Tiers
+    | Progress
+    | Lost
+    | Scrubbed
+    | Step
+    | Ready
+    | Done
+    | Failure
+)
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
