@@ -175,7 +175,8 @@ class Model:
             self.reattach()
 
     def verify_all(self) -> None:
-        assert check(self.store) == []
+        findings = check(self.store)
+        assert findings == [], findings
         for page in range(self.geometry.page_count):
             assert self.store.load(page) == self.truth.get(page, EMPTY_PAGE)
 

@@ -56,6 +56,14 @@ class PermissionRefusedError(VswapError):
     exit_code = 5
 
 
+class TierFormatError(VswapError):
+    """Bytes of a tier that are not what they have to be: not a tier, another version, damaged.
+    Nothing was read from them or changed."""
+
+    errno = errno.EINVAL
+    exit_code = 6
+
+
 class PoolFullError(VswapError):
     """A store found no room below the pool limit. The page's earlier contents are still there;
     loads, discards and stores of filled pages go on."""
@@ -68,6 +76,10 @@ class LostPageError(VswapError):
     and a new store to this one, still work."""
 
     errno = errno.EIO
+
+    def __init__(self, page: int, message: str) -> None:
+        super().__init__(message)
+        self.page = page
 
 
 class OutOfRangeError(VswapError):

@@ -15,17 +15,29 @@ from vswapfs.format import instance
 from vswapfs.format.message import (
     AskCheck,
     AskDescriptors,
+    AskDrain,
+    AskLost,
     AskOff,
+    AskScrub,
     AskStats,
     AskStatus,
+    AskTierAdd,
+    AskTierRemove,
+    AskTiers,
+    AskWriteback,
     Descriptor,
     Descriptors,
     Done,
     Findings,
+    Lost,
     Outcome,
+    Progress,
+    Scrubbed,
     Stats,
     Status,
     Step,
+    Tiers,
+    TierStatus,
     decode_request,
     encode,
 )
@@ -38,6 +50,15 @@ DESCRIPTORS = [
     Descriptor(4096, "pool", None, 7, 160, 1024, "lz4", 4.0, "1122334455667788", True),
     Descriptor(8192, "pool", segment=7, segment_offset=1184, verified=False, error="checksum"),
     Descriptor(12288, "empty"),
+]
+
+
+RATE = r"[\d.]+[BKMGT]/s"
+"""Matches a rate, of which the figure depends on the clock."""
+
+TIERS = [
+    TierStatus("/dev/x", "u-1", "ok", 32 << 30, 2 << 30, 1 << 30, 5 << 30, 3 << 20, 1 << 20, 0, 0),
+    TierStatus("/t", "u-2", "failing", 1 << 30, 0, 0, 0, 0, 0, 2, 1, "EIO; tried again in 8 s"),
 ]
 
 
@@ -74,6 +95,13 @@ def make_answers(name: str) -> dict[type, Sequence[Part]]:
         AskDescriptors: [Descriptors(DESCRIPTORS[:3]), Descriptors(DESCRIPTORS[3:]), Done()],
         AskCheck: [Findings([])],
         AskOff: [Step("swapoff /dev/loop3"), Step("unmount"), Done()],
+        AskTiers: [Tiers(TIERS, 20 << 30, 12 << 30)],
+        AskTierAdd: [Done()],
+        AskTierRemove: [Progress(0, 1 << 30), Progress(1 << 30, 1 << 30), Done()],
+        AskWriteback: [Progress(0, 1 << 30), Progress(1 << 30, 1 << 30), Done()],
+        AskDrain: [Progress(1 << 20, 1 << 20), Done()],
+        AskLost: [Lost([])],
+        AskScrub: [Progress(1 << 20, 1 << 20), Scrubbed(300, 1 << 20, [])],
     }
 
 

@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "core": {"format"},
     "fuse": {"core", "format"},
     "host": {"core", "format"},
+    "backing": {"format"},
     "ctl": {"format", "core.stats"},
-    "daemon": {"core", "format", "fuse", "host"},
+    "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}
 

@@ -122,7 +122,7 @@ def test_rollover_of_a_head() -> None:
             scene.discard(0, 3)
         data = make_page(scene.rng, "random")
         scene.crash(partial(scene.store.store, 9, data), {9: data})
-        assert scene.store.heads[1].position == len(data) + 14
+        assert scene.store.heads[1].position == SEGMENT_HEADER_BYTES + HEADER_BYTES + len(data)
 
 
 def test_last_record_of_a_segment_dies() -> None:

@@ -13,6 +13,7 @@ from vswapfs.core.loghead import COMPRESSED
 from vswapfs.core.store import Store
 from vswapfs.errors import LostPageError
 from vswapfs.format.record import CODEC_LZ4, HEADER_BYTES
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 GEOMETRY = Geometry(page_count=64, slot_count=8, segment_bytes=1 << 14)
 PAGE = 3
@@ -99,9 +100,10 @@ def test_descriptor_flipped_to_an_older_record_of_the_same_page() -> None:
     old, new = page_with_record_of(64, seed=1), page_with_record_of(64, seed=2)
     store.store(PAGE, old)
     first = descriptor.place(store.words[PAGE])
+    store.store(PAGE + 1, new)
     store.store(PAGE, new)
     assert load_or_none(store, PAGE) == new
-    store.words[PAGE] ^= 64 << descriptor.OFFSET_SHIFT
+    store.words[PAGE] ^= 128 << descriptor.OFFSET_SHIFT  # from 192 to 64
     assert descriptor.place(store.words[PAGE]) == first
     assert load_or_none(store, PAGE) is None
 
@@ -199,9 +201,9 @@ def test_damaged_length_at_the_very_end_of_the_pool() -> None:
     """The walk then stands less than a header before the end of the last slot."""
     geometry = Geometry(page_count=64, slot_count=4, segment_bytes=1 << 13)
     store = Store(geometry, make_buffers(geometry))
-    store.segments._free_slots.reverse()  # the last slot comes first
-    lengths = [2700, 2700, 2792]  # 8192; the last one's tag is 2792 - 15 = 0b101011011001
-    assert sum(lengths) == geometry.segment_bytes
+    store.segments.ram._free.reverse()  # the last slot comes first
+    lengths = [2700, 2636, 2792]  # 8128; the last one's tag is 2792 - 15 = 0b101011011001
+    assert SEGMENT_HEADER_BYTES + sum(lengths) == geometry.segment_bytes
     pages = {page: page_with_record_of(length, page) for page, length in enumerate(lengths)}
     for page, data in pages.items():
         store.store(page, data)

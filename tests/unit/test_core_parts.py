@@ -272,7 +272,9 @@ def test_segment_lives_and_is_freed() -> None:
     segment = table.open(0, reserve=False)
     pool.data[:9000] = b"x" * 9000
     table.live_bytes[segment] += 5000
+    table.live_pages[segment] += 1
     table.live_bytes[segment] += 4000
+    table.live_pages[segment] += 1
     assert not table.drop_live(segment, 4000)
     table.seal(segment, 9000)
     assert (table.state(segment), table.fill_bytes(segment)) == (SEALED, 9000)
@@ -292,6 +294,7 @@ def test_open_segment_with_no_live_byte_stays_and_is_freed_when_sealed() -> None
     table, _region, _pool = make_table()
     segment = table.open(0, reserve=False)
     table.live_bytes[segment] += 100
+    table.live_pages[segment] += 1
     assert not table.drop_live(segment, 100)
     assert table.state(segment) == OPEN
     table.seal(segment, 1 << 14)
@@ -305,15 +308,15 @@ def test_head_bumps_to_the_last_byte() -> None:
     head = LogHead(INCOMPRESSIBLE, words, table, 1 << 14)
     assert (head.segment, head.reserve(1), head.room_bytes) == (-1, -1, 0)
     head.open(reserve=False)
-    assert [head.reserve(n) for n in (4110, 4110, 4110)] == [0, 4110, 8220]
-    left = (1 << 14) - 3 * 4110
+    assert [head.reserve(n) for n in (4110, 4110, 4110)] == [64, 4174, 8284]
+    left = (1 << 14) - 64 - 3 * 4110
     assert head.reserve(left + 1) == -1
-    assert head.last_reservation() == (8220, 4110)
-    assert head.reserve(left) == 3 * 4110
+    assert head.last_reservation() == (8284, 4110)
+    assert head.reserve(left) == 64 + 3 * 4110
     assert head.room_bytes == 0
     successor = LogHead(INCOMPRESSIBLE, words, table, 1 << 14)
     assert (successor.segment, successor.position) == (head.segment, 1 << 14)
-    assert successor.last_reservation() == (3 * 4110, left)
+    assert successor.last_reservation() == (64 + 3 * 4110, left)
     assert LogHead(COMPRESSED, words, table, 1 << 14).segment == -1
 
 
@@ -329,6 +332,7 @@ def test_head_of_the_largest_segment_keeps_its_position() -> None:
     successor = LogHead(0, words, table, 1 << 20)
     assert (successor.position, successor.last_reservation()[1]) == (1 << 20, RECORD_MAX_BYTES)
     table.live_bytes[head.segment] += 1
+    table.live_pages[head.segment] += 1
     segment = head.segment
     head.close()
     assert table.fill_bytes(segment) == 1 << 20
@@ -341,6 +345,7 @@ def test_head_that_was_killed_while_closing_is_closed() -> None:
     head.open(reserve=False)
     head.reserve(100)
     table.live_bytes[head.segment] += 100
+    table.live_pages[head.segment] += 1
     table.seal(head.segment, head.position)  # and not a step further
     successor = LogHead(0, words, SegmentTable(region.view, pool, GEOMETRY), 1 << 14)
     assert successor.segment == -1

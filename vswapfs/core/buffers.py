@@ -45,11 +45,13 @@ class Region(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of a store. ``slot_count`` is the number of RAM slots, and of segments."""
+    """Sizes of a store. ``slot_count`` is the number of RAM slots; ``segment_capacity`` is how
+    many segments the table can name, in RAM and on tiers that may be added later."""
 
     page_count: int
     slot_count: int
     segment_bytes: int = SEGMENT_MAX_BYTES
+    segment_capacity: int = 0  # 0: as many as RAM slots
 
     def __post_init__(self) -> None:
         if not 1 <= self.page_count < PAGE_NONE:
@@ -62,7 +64,9 @@ class Geometry:
             raise UsageError(
                 f"segments of {size} bytes: a power of two from 8192 to {SEGMENT_MAX_BYTES}"
             )
-        if not RESERVE_SEGMENTS < self.slot_count <= SEGMENT_MAX_COUNT:
+        if not self.segment_capacity:
+            object.__setattr__(self, "segment_capacity", self.slot_count)
+        if not RESERVE_SEGMENTS < self.slot_count <= self.segment_capacity <= SEGMENT_MAX_COUNT:
             raise UsageError(
                 f"a pool of {self.slot_count} segments: more than the reserve of "
                 f"{RESERVE_SEGMENTS}, at most {SEGMENT_MAX_COUNT}"
@@ -78,7 +82,7 @@ class Geometry:
             "descriptors": self.cluster_count * CLUSTER_PAGES * DESCRIPTOR_BYTES,
             "pool": self.slot_count * self.segment_bytes,
             "patterns": PATTERN_COUNT_MAX * 8,
-            "segments": _whole_pages(self.slot_count * 16),
+            "segments": _whole_pages(self.segment_capacity * 16),
             "heads": PAGE_BYTES,
         }
 

@@ -30,9 +30,10 @@ from vswapfs.core.descriptor import (
     place,
 )
 from vswapfs.core.loghead import SURVIVORS
-from vswapfs.core.segment import FREE, OPEN, SEALED, SLOT_SHIFT
+from vswapfs.core.segment import FREE, OPEN, SEALED
 from vswapfs.core.store import Store
 from vswapfs.format.record import RecordError, header_at
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 _Records = dict[int, tuple[int, int]]  # offset in the segment: page, length
 
@@ -48,12 +49,12 @@ def _walk(store: Store) -> tuple[list[_Records], list[str]]:
     fills = {head.segment: head.position for head in store.heads}
     walks: list[_Records] = []
     findings = []
-    for segment in range(store.geometry.slot_count):
+    for segment in range(store.segments.count):
         records: _Records = {}
         walks.append(records)
-        if store.segments.state(segment) == FREE:
+        if store.segments.state(segment) == FREE or store.segments.tier_of(segment):
             continue
-        base, offset = store.segments.base(segment), 0
+        base, offset = store.segments.base(segment), SEGMENT_HEADER_BYTES
         fill_bytes = fills.get(segment, store.segments.fill_bytes(segment))
         try:
             while offset < fill_bytes:
@@ -66,30 +67,33 @@ def _walk(store: Store) -> tuple[list[_Records], list[str]]:
 
 def _check_segments(store: Store) -> Iterator[str]:
     segments, slot_count = store.segments, store.geometry.slot_count
+    places: set[tuple[int, int]] = set()
     open_at_heads = Counter(head.segment for head in store.heads if head.segment >= 0)
-    slots: set[int] = set()
     sealed_live_bytes = []
-    for segment in range(slot_count):
+    for segment in range(segments.count):
         state, live_bytes = segments.state(segment), segments.live_bytes[segment]
         if state == FREE:
             if segments.homes[segment] or live_bytes:
                 yield f"segment {segment} is free and has a home or {live_bytes} live bytes"
             continue
-        slot = segments.homes[segment] >> SLOT_SHIFT
-        if slot in slots or slot >= slot_count:
-            yield f"segment {segment} has slot {slot}, which is another's or does not exist"
-        slots.add(slot)
+        tier, slot = segments.tier_of(segment), segments.slot_of(segment)
+        slots = segments.places[tier] if tier < len(segments.places) else None
+        if (tier, slot) in places or slots is None or slot >= slots.slot_count:
+            yield f"segment {segment} is in slot {slot} of home {tier}, taken or not existing"
+        places.add((tier, slot))
         if open_at_heads[segment] != (state == OPEN):
             yield f"segment {segment} in state {state} is at {open_at_heads[segment]} heads"
-        if state == SEALED:
+        if state == SEALED and not tier:
             sealed_live_bytes.append(live_bytes)
-            if not live_bytes:
-                yield f"segment {segment} is sealed, has no live byte and was not freed"
-    if len(slots) + segments.free_count != slot_count:
-        yield f"{len(slots)} slots used and {segments.free_count} free of {slot_count}"
+        if state == SEALED and not live_bytes:
+            yield f"segment {segment} is sealed, has no live byte and was not freed"
+    ram_slots = sum(1 for tier, _slot in places if not tier)
+    # A slot that I/O still writes from, or reads into, is neither.
+    if not store.homes.busy and ram_slots + segments.free_count != slot_count:
+        yield f"{ram_slots} slots used and {segments.free_count} free of {slot_count}"
     if sum(sealed_live_bytes) != segments.sealed_live_bytes:
         yield "live bytes of sealed segments do not add up"
-    if store.cleaner.victim < 0 and segments.free_count < RESERVE_SEGMENTS:
+    if store.cleaner.victim < 0 and not store.homes.busy and segments.free_count < RESERVE_SEGMENTS:
         room_bytes = store.heads[SURVIVORS].room_bytes
         if not any(live_bytes <= room_bytes for live_bytes in sealed_live_bytes):
             yield f"{segments.free_count} segments free: the reserve is gone"
@@ -118,11 +122,13 @@ def _check_descriptors(store: Store, records: list[_Records]) -> Iterator[str]:
             elif kind == STORED:
                 segment, offset, length_bytes = place(word)
                 live_bytes[segment] += length_bytes
+                if segment < len(records) and store.segments.tier_of(segment):
+                    continue  # log check and scrub look there
                 if segment >= len(records) or records[segment].get(offset) != (page, length_bytes):
                     yield f"page {page}: its record in segment {segment} at {offset} is not there"
             else:
                 yield f"page {page} has descriptor {word:#x} of no known kind"
-    for segment in range(store.geometry.slot_count):
+    for segment in range(store.segments.count):
         if store.segments.live_bytes[segment] != live_bytes[segment]:
             yield (
                 f"segment {segment} has {live_bytes[segment]} live bytes, "

@@ -11,15 +11,16 @@ If the process dies in between, what is left of the victim still fits what is le
 segment (an unfinished copy is taken back), and the successor chooses such a victim first.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from vswapfs.core import policy
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.descriptor import place, stored
 from vswapfs.core.loghead import LogHead
-from vswapfs.core.segment import SEALED, SegmentTable
+from vswapfs.core.segment import SegmentTable
 from vswapfs.format.record import RecordError, header_at
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
 
@@ -35,7 +36,9 @@ class Cleaner:
         segments: SegmentTable,
         survivors: LogHead,
         pages_in: Callable[[int], Iterable[int]],
+        busy: Container[int],
     ) -> None:
+        """``busy``: segments that I/O is moving, which are left alone."""
         self._geometry = geometry
         self._words = words
         self._pool = pool
@@ -44,6 +47,9 @@ class Cleaner:
         self._pages_in = pages_in
         self.victim = -1
         self._at = 0
+        self._busy = busy
+        self.wanted: list[int] = []
+        """Segments fetched from a tier to be cleaned; they come first."""
         self._scan_at = 0
         self._best = -1
         self._best_score = 0.0
@@ -56,7 +62,11 @@ class Cleaner:
 
     def exhausted(self) -> bool:
         """True when a whole scan found nothing to clean and no record has died since."""
-        return self.victim < 0 and self._segments.change_count == self._exhausted_at
+        return (
+            self.victim < 0
+            and not self.wanted
+            and self._segments.change_count == self._exhausted_at
+        )
 
     def run(self, steps: int) -> bool:
         """Do up to ``steps`` record copies (or their worth of scanning); False when there is
@@ -87,6 +97,9 @@ class Cleaner:
         if segment == self._best:
             self._best, self._best_score = -1, 0.0
 
+    def _take(self, segment: int) -> None:
+        self.victim, self._at = segment, SEGMENT_HEADER_BYTES
+
     def _scan(self) -> int:
         """Score the next few segments; at the end of the table the best one becomes the victim."""
         segments, segment_bytes = self._segments, self._geometry.segment_bytes
@@ -95,17 +108,22 @@ class Cleaner:
         # No free segment means that a predecessor died while it cleaned: what is left of its
         # victim fits the survivor segment, and only such a victim may be chosen.
         most_bytes = segment_bytes if segments.free_count else self._head.room_bytes
-        stop = min(self._scan_at + _SCAN_SEGMENTS, self._geometry.slot_count)
+        if self.wanted:
+            segment = self.wanted.pop()
+            if segments.is_sealed_in_ram(segment) and segment not in self._busy:
+                self._take(segment)
+            return 1
+        stop = min(self._scan_at + _SCAN_SEGMENTS, segments.count)
         for segment in range(self._scan_at, stop):
-            if segments.state(segment) == SEALED:
+            if segments.is_sealed_in_ram(segment) and segment not in self._busy:
                 age = segments.next_sequence - segments.sequence(segment)
                 live_bytes = segments.live_bytes[segment]
                 score = policy.score(live_bytes, segment_bytes, age)
                 if score > self._best_score and live_bytes <= most_bytes:
                     self._best, self._best_score = segment, score
         self._scan_at = stop
-        if stop == self._geometry.slot_count:
-            self.victim, self._at = self._best, 0
+        if stop == segments.count:
+            self._take(self._best)
             self._scan_at, self._best, self._best_score = 0, -1, 0.0
             if self.victim < 0:
                 self._exhausted_at = self._scan_began_at
@@ -147,7 +165,9 @@ class Cleaner:
             self._move(page, base + offset_bytes, length_bytes)
             if self._dropped(victim, length_bytes):
                 return
-        self._dropped(victim, self._segments.live_bytes[victim])
+        segments = self._segments
+        if segments.drop_live(victim, segments.live_bytes[victim], segments.live_pages[victim]):
+            self._freed()
 
     def _move(self, page: int, source: int, length_bytes: int) -> None:
         """Append a copy of the record to the survivor head, then point the page to it."""
@@ -161,12 +181,16 @@ class Cleaner:
         pool[target : target + length_bytes] = pool[source : source + length_bytes]
         self._words[page] = stored(head.segment, at, length_bytes)
         self._segments.live_bytes[head.segment] += length_bytes
+        self._segments.live_pages[head.segment] += 1
         self.moved_pages_total += 1
         self.moved_bytes_total += length_bytes
 
     def _dropped(self, victim: int, length_bytes: int) -> bool:
         if self._segments.drop_live(victim, length_bytes):
-            self.victim = -1
-            self.cleaned_total += 1
+            self._freed()
             return True
         return False
+
+    def _freed(self) -> None:
+        self.victim = -1
+        self.cleaned_total += 1

@@ -13,6 +13,7 @@ a successor finds the one record that may be unfinished, and takes it back.
 from typing import Final
 
 from vswapfs.core.segment import OPEN, SegmentTable
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 COMPRESSED: Final = 0
 INCOMPRESSIBLE: Final = 1
@@ -66,7 +67,7 @@ class LogHead:
             self._open_word = 0
         else:
             self.base = self._segments.base(segment)
-            self.position = 0
+            self.position = SEGMENT_HEADER_BYTES
             self._open_word = segment << _SEGMENT_SHIFT | 1
 
     def reserve(self, length_bytes: int) -> int:
@@ -93,7 +94,7 @@ class LogHead:
         """Open the next segment; the head must be closed. Raises PoolFullError."""
         segment = self._segments.open(self.index, reserve=reserve)
         self._attach(segment)
-        self._words[self.index] = self._open_word
+        self._words[self.index] = self._open_word | self.position << _POSITION_SHIFT
 
     def close(self) -> None:
         """Seal the open segment, if there is one."""

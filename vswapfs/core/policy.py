@@ -9,6 +9,7 @@ RAMCloud: the space won, weighed by how long it will stay won (age), over the by
 from typing import Final
 
 from vswapfs.format.record import RECORD_MAX_BYTES
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 CLEAN_MAX_UTILIZATION: Final = 0.95
 """Segments fuller than this are left alone: the pool is then as dense as zram's allocator (95 to
@@ -26,8 +27,9 @@ def score(live_bytes: int, segment_bytes: int, age: int) -> float:
     worth it, whatever the share (in small segments a record is more than 5 %), or cleaning would
     go round in circles.
     """
-    utilization = live_bytes / segment_bytes
-    if utilization > CLEAN_MAX_UTILIZATION or live_bytes > segment_bytes - RECORD_MAX_BYTES:
+    capacity_bytes = segment_bytes - SEGMENT_HEADER_BYTES
+    utilization = live_bytes / capacity_bytes
+    if utilization > CLEAN_MAX_UTILIZATION or live_bytes > capacity_bytes - RECORD_MAX_BYTES:
         return 0.0
     return (1 - utilization) * (age + 1) / (1 + utilization)
 
@@ -44,3 +46,25 @@ def density_low(sealed_resident_bytes: int, sealed_live_bytes: int, segment_byte
         dead_bytes >= segment_bytes
         and sealed_live_bytes < sealed_resident_bytes * CLEAN_MAX_UTILIZATION
     )
+
+
+WRITEBACK_START_SHARE: Final = 0.90
+WRITEBACK_STOP_SHARE: Final = 0.80
+"""Writeback starts when this share of the pool is used, and stops below the other: hysteresis, so
+that the disk is written in runs and not a segment at a time."""
+
+TIER_FREE_LOW_SHARE: Final = 1 / 16
+"""Below this share of free slots a tier's sparse segments are fetched and cleaned."""
+
+TIER_CLEAN_MAX_UTILIZATION: Final = 0.85
+
+
+def writeback_due(used_slots: int, slot_count: int, reserve: int, *, active: bool) -> bool:
+    """Whether segments should go to a tier now; ``active``: they already do."""
+    share = WRITEBACK_STOP_SHARE if active else WRITEBACK_START_SHARE
+    # A small pool needs whole segments of room, whatever the share.
+    return used_slots > min(slot_count * share, slot_count - reserve - 2)
+
+
+def tier_short(free_count: int, slot_count: int) -> bool:
+    return free_count <= int(slot_count * TIER_FREE_LOW_SHARE)

@@ -1,8 +1,8 @@
 """The segment table: which segments there are, where each lives, how much of it is live.
 
-Owns the home words, the sequence words, the free lists and the live-byte counts. Never looks into
-a segment's records. Always holds: two segments never have the same slot; a free segment has no
-slot and no live byte; live bytes of a segment are the sum over the descriptors that point into it.
+Owns the home words, the sequence words, the free numbers and the live counts. Never looks into a
+segment's records. Always holds: two segments never have the same place; a free segment has no
+place and no live byte; live bytes of a segment are the sum over the descriptors that point into it.
 ``change_count`` moves on whenever the cleaner could find something new.
 
     home word   state bits 0-1, fill bytes bits 2-22 (sealed only), tier bits 23-30 (0 is RAM),
@@ -11,9 +11,11 @@ slot and no live byte; live bytes of a segment are the sum over the descriptors 
 """
 
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry, Region
+from vswapfs.core.slots import RamSlots, Slots, TierSlots
 from vswapfs.errors import PoolFullError
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -29,72 +31,140 @@ SLOT_SHIFT: Final = 31
 HEAD_MASK: Final = 0xFF
 SEQUENCE_SHIFT: Final = 8
 
-TIER_RAM: Final = 0
+RAM: Final = 0
+TIER_MAX_COUNT: Final = TIER_MASK
+SEALED_IN_RAM: Final = SEALED  # the state and tier bits of such a home word
+_STATE_AND_TIER_MASK: Final = STATE_MASK | TIER_MASK << TIER_SHIFT
 
 
 def resident_bytes(fill_bytes: int) -> int:
-    """What a segment filled that far takes of RAM: the pages that were touched."""
+    """What a segment filled that far takes of RAM, or is written of it: whole pages."""
     return -(-fill_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
 class SegmentTable:
-    """The table over its flat buffer; free lists and live bytes are derived."""
+    """The table over its flat buffer; free numbers, slots and live counts are derived."""
 
     def __init__(self, view: memoryview, pool: Region, geometry: Geometry) -> None:
         self._geometry = geometry
         self._pool = pool
         words = view.cast("Q")
-        count = geometry.slot_count
-        self.homes = words[:count]
-        self._sequences = words[count : 2 * count]
+        capacity = geometry.segment_capacity
+        self.homes = words[:capacity]
+        self._sequences = words[capacity : 2 * capacity]
         self.shift = geometry.segment_bytes.bit_length() - 1
-        self.live_bytes = array("I", bytes(4 * count))
-        self.sealed_resident_bytes = 0
-        self.sealed_live_bytes = 0
+        self.count = geometry.slot_count
+        self.live_bytes = array("I", bytes(4 * self.count))
+        self.live_pages = array("I", bytes(4 * self.count))
+        self.sealed_at_s = array("I", bytes(4 * self.count))
+        self.now_s = 0
         self.change_count = 0
         self.next_sequence = 1
-        self._free_segments: list[int] = []
-        self._free_slots: list[int] = []
-        self.derive()
+        self.places: list[Slots | None] = [None]
+        self.derive(())
 
-    def derive(self) -> None:
-        """Derive free lists and totals from the home words (live bytes come from the caller)."""
-        homes = self.homes.tolist()
-        slots = {home >> SLOT_SHIFT for home in homes if home & STATE_MASK}
-        self._free_segments = [n for n in reversed(range(len(homes))) if homes[n] == 0]
-        self._free_slots = [n for n in reversed(range(len(homes))) if n not in slots]
+    # -- derived state -----------------------------------------------------------------------
+
+    def derive(self, tier_slot_counts: Sequence[int]) -> None:
+        """Derive free numbers, slots and totals from the home words, for tiers of these sizes."""
+        self._grow(self._geometry.slot_count + sum(tier_slot_counts))
+        homes = self.homes[: self.count].tolist()
+        used: list[list[int]] = [[] for _ in range(1 + len(tier_slot_counts))]
+        for home in homes:
+            if home & STATE_MASK:
+                used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
+        self._free_numbers = [n for n in reversed(range(self.count)) if homes[n] == 0]
+        self.ram = RamSlots(self._geometry.slot_count, used[RAM])
+        self.places = [
+            self.ram,
+            *map(TierSlots, tier_slot_counts, used[1:]),
+        ]
         self.sealed_resident_bytes = 0
-        self.sealed_live_bytes = 0
+        self.tier_live_bytes = [0] * len(self.places)
+        """By tier, of sealed segments; [0] is RAM."""
+        self.tier_live_pages = [0] * len(self.places)
         for number, home in enumerate(homes):
             if home & STATE_MASK:
                 self.next_sequence = max(self.next_sequence, self.sequence(number) + 1)
             if home & STATE_MASK == SEALED:
-                self.sealed_resident_bytes += resident_bytes(home >> FILL_SHIFT & FILL_MASK)
-                self.sealed_live_bytes += self.live_bytes[number]
+                self._account(number, home, 1)
 
-    def adopt(self, open_at_heads: set[int]) -> None:
+    def _grow(self, count: int) -> None:
+        for column in (self.live_bytes, self.live_pages, self.sealed_at_s):
+            column.extend([0] * (count - len(column)))
+        self.count = max(self.count, count)
+
+    def _account(self, segment: int, home: int, sign: int) -> None:
+        """Add a sealed segment to the totals of its home, or take it off."""
+        tier = home >> TIER_SHIFT & TIER_MASK
+        self.tier_live_bytes[tier] += sign * self.live_bytes[segment]
+        self.tier_live_pages[tier] += sign * self.live_pages[segment]
+        if tier == RAM:
+            self.sealed_resident_bytes += sign * resident_bytes(home >> FILL_SHIFT & FILL_MASK)
+
+    def adopt(self, open_at_heads: set[int], tier_slot_counts: Sequence[int]) -> None:
         """After live bytes were counted again: finish what a predecessor left half done."""
-        for segment, home in enumerate(self.homes.tolist()):
-            state = home & STATE_MASK
-            if state == OPEN and segment not in open_at_heads:
+        for segment, home in enumerate(self.homes[: self.count].tolist()):
+            if home & STATE_MASK == OPEN and segment not in open_at_heads:
                 self.homes[segment] = 0  # opened, but its head did not get it any more
-        self.derive()
-        for segment, home in enumerate(self.homes.tolist()):
+        self.derive(tier_slot_counts)
+        for segment, home in enumerate(self.homes[: self.count].tolist()):
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)
-        for slot in self._free_slots:
+        for slot in self.ram.free_slots():
             # Freed by a predecessor that died before it gave the memory back.
             self._pool.release(slot << self.shift, slot + 1 << self.shift)
 
+    def add_tier(self, slot_count: int) -> int:
+        """A tier with that many empty slots; returns its number, from 1 on."""
+        first = self.count
+        self._grow(first + slot_count)
+        self._free_numbers[:0] = reversed(range(first, self.count))
+        self.places.append(TierSlots(slot_count, ()))
+        self.tier_live_bytes.append(0)
+        self.tier_live_pages.append(0)
+        return len(self.places) - 1
+
+    def remove_tier(self, tier: int) -> None:
+        """Forget an empty tier. Its number is not used again."""
+        assert isinstance(self.places[tier], TierSlots)
+        self.places[tier] = None
+
+    def tier(self, number: int) -> TierSlots:
+        slots = self.places[number]
+        assert isinstance(slots, TierSlots)
+        return slots
+
+    # -- one segment -------------------------------------------------------------------------
+
     @property
     def free_count(self) -> int:
-        return len(self._free_slots)
+        """RAM slots that the limit still allows."""
+        return self.ram.free_count
+
+    @property
+    def sealed_live_bytes(self) -> int:
+        """Live bytes of sealed segments in RAM."""
+        return self.tier_live_bytes[RAM]
 
     def state(self, segment: int) -> int:
         return self.homes[segment] & STATE_MASK
 
+    def is_sealed_in_ram(self, segment: int) -> bool:
+        return self.homes[segment] & _STATE_AND_TIER_MASK == SEALED_IN_RAM
+
+    def tier_of(self, segment: int) -> int:
+        return self.homes[segment] >> TIER_SHIFT & TIER_MASK
+
+    def slot_of(self, segment: int) -> int:
+        return self.homes[segment] >> SLOT_SHIFT
+
     def sequence(self, segment: int) -> int:
         return self._sequences[segment] >> SEQUENCE_SHIFT
+
+    def head_of(self, segment: int) -> int:
+        """The log head that filled the segment."""
+        return self._sequences[segment] & HEAD_MASK
 
     def fill_bytes(self, segment: int) -> int:
         """How far a sealed segment is filled with records."""
@@ -111,53 +181,76 @@ class SegmentTable:
         Raises PoolFullError; nothing is changed then.
         """
         floor = 0 if reserve else RESERVE_SEGMENTS
-        if len(self._free_slots) <= floor:
+        if self.ram.free_count <= floor:
             limit_bytes = self._geometry.slot_count * self._geometry.segment_bytes
             raise PoolFullError(
                 f"the pool is full: limit {format_size(limit_bytes)}",
-                remedy="give a larger --pool-limit",
+                remedy="give a larger --pool-limit, or a --tier",
             )
-        segment = self._free_segments.pop()
-        slot = self._free_slots.pop()
+        segment = self._free_numbers.pop()
         self._sequences[segment] = self.next_sequence << SEQUENCE_SHIFT | head
         self.next_sequence += 1
-        self.homes[segment] = slot << SLOT_SHIFT | TIER_RAM << TIER_SHIFT | OPEN
+        self.homes[segment] = self.ram.take() << SLOT_SHIFT | OPEN
         return segment
 
     def seal(self, segment: int, fill_bytes: int) -> None:
         """An open segment is full: it never changes again. Freed at once if nothing in it lives."""
-        slot = self.homes[segment] >> SLOT_SHIFT
-        self.homes[segment] = (
-            slot << SLOT_SHIFT | TIER_RAM << TIER_SHIFT | fill_bytes << FILL_SHIFT | SEALED
-        )
+        home = self.slot_of(segment) << SLOT_SHIFT | fill_bytes << FILL_SHIFT | SEALED
+        self.homes[segment] = home
+        self.sealed_at_s[segment] = self.now_s
         self.change_count += 1
-        self.sealed_resident_bytes += resident_bytes(fill_bytes)
-        self.sealed_live_bytes += self.live_bytes[segment]
+        self._account(segment, home, 1)
         if not self.live_bytes[segment]:
             self.free(segment)
 
-    def free(self, segment: int) -> None:
-        """Give a sealed segment without live bytes, its slot and the slot's memory back."""
+    def move(self, segment: int, tier: int, slot: int) -> None:
+        """A sealed segment has a new home, in one store; its old place is given back."""
         home = self.homes[segment]
-        fill_bytes = home >> FILL_SHIFT & FILL_MASK
+        moved = home & (STATE_MASK | FILL_MASK << FILL_SHIFT) | tier << TIER_SHIFT
+        self._account(segment, home, -1)
+        self.homes[segment] = moved | slot << SLOT_SHIFT
+        self._account(segment, moved, 1)
+        self.change_count += 1
+        self._leave(home)
+
+    def free(self, segment: int) -> None:
+        """Give a sealed segment without live bytes and its place back."""
+        home = self.homes[segment]
+        self._account(segment, home, -1)
         self.homes[segment] = 0
-        self.sealed_resident_bytes -= resident_bytes(fill_bytes)
-        slot = home >> SLOT_SHIFT
-        self._free_segments.append(segment)
-        self._free_slots.append(slot)
-        base = slot << self.shift
-        self._pool.release(base, base + resident_bytes(fill_bytes))
+        self._free_numbers.append(segment)
+        self._leave(home)
 
-    def drop_live(self, segment: int, length_bytes: int) -> bool:
-        """A record died. Returns True if that freed its segment.
+    def _leave(self, home: int) -> None:
+        tier, slot = home >> TIER_SHIFT & TIER_MASK, home >> SLOT_SHIFT
+        if tier == RAM:
+            self.discard_ram(slot)
+        else:
+            self.tier(tier).give_back(slot)
 
-        Raises OverflowError or IndexError, with nothing changed, if there is no such record.
+    def discard_ram(self, slot: int) -> None:
+        """Give a RAM slot and its memory back. If I/O still writes from it, what it writes is of a
+        segment that is gone or has just been written; nobody will use it."""
+        self._pool.release(slot << self.shift, slot + 1 << self.shift)
+        self.ram.give_back(slot)
+
+    def drop_live(self, segment: int, length_bytes: int, pages: int = 1) -> bool:
+        """Records died. Returns True if that freed their segment.
+
+        Raises OverflowError or IndexError, with nothing changed, if there are no such records.
         """
         live_bytes = self.live_bytes[segment] - length_bytes
+        live_pages = self.live_pages[segment] - pages
+        if live_bytes < 0 or live_pages < 0:
+            raise OverflowError(f"segment {segment} has no such record")
         self.live_bytes[segment] = live_bytes
-        if self.homes[segment] & STATE_MASK == SEALED:
+        self.live_pages[segment] = live_pages
+        home = self.homes[segment]
+        if home & STATE_MASK == SEALED:
             self.change_count += 1
-            self.sealed_live_bytes -= length_bytes
+            tier = home >> TIER_SHIFT & TIER_MASK
+            self.tier_live_bytes[tier] -= length_bytes
+            self.tier_live_pages[tier] -= pages
             if not live_bytes:
                 self.free(segment)
                 return True

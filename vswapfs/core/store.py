@@ -14,7 +14,7 @@ import struct
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -42,14 +42,23 @@ from vswapfs.core.descriptor import (
     place,
     stored,
 )
+from vswapfs.core.homes import Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
 from vswapfs.core.samefill import ZERO, ZERO_PAGE, FillPatterns, pattern_of
-from vswapfs.core.segment import FREE, SLOT_SHIFT, SegmentTable, resident_bytes
+from vswapfs.core.segment import (
+    FREE,
+    SLOT_SHIFT,
+    TIER_MASK,
+    TIER_SHIFT,
+    SegmentTable,
+    resident_bytes,
+)
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
 from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
 from vswapfs.units import PAGE_BYTES
 
+TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
 
@@ -64,6 +73,44 @@ class SameFilled(StrEnum):
     ZERO = "zero"
     SAME = "same"
     OFF = "off"
+
+
+class NotInRamError(Exception):
+    """The page is on a tier. Not an error of the tree: it tells the lane to have it fetched."""
+
+    def __init__(self, page: int, word: int) -> None:
+        super().__init__(f"page {page} is on a tier")
+        self.page = page
+        self.word = word
+
+
+def lost(page: int, word: int, reason: str) -> LostPageError:
+    """The error for a page whose descriptor or record is damaged."""
+    segment, offset, length_bytes = place(word)
+    return LostPageError(
+        page,
+        f"page {page} (offset {page * PAGE_BYTES:#x}) cannot be verified: {reason}; record of "
+        f"{length_bytes} bytes at offset {offset} of segment {segment}",
+    )
+
+
+def verify(page: int, word: int, found: memoryview) -> bytes:
+    """The page in the bytes of its record, header included. Raises LostPageError.
+
+    Touches no store: I/O threads verify what they read.
+    """
+    try:
+        expected, owner, tag = HEADER.unpack_from(found)
+        data = decode(tag >> CODEC_SHIFT, found[HEADER_BYTES:])
+    except DecodeError as error:
+        raise lost(page, word, str(error)) from None
+    except struct.error as error:
+        raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
+    if checksum(data) != expected:
+        raise lost(page, word, f"checksum is not {expected:016x}")
+    if owner != page:
+        raise lost(page, word, f"the record is page {owner}'s")
+    return data
 
 
 class Store:
@@ -89,9 +136,18 @@ class Store:
             for index in range(HEAD_COUNT)
         ]
         self.patterns = FillPatterns(buffers.patterns.view)
+        self.homes = Homes(self.segments)
         self.cleaner = Cleaner(
-            geometry, self.words, self.pool, self.segments, self.heads[SURVIVORS], self._pages_in
+            geometry,
+            self.words,
+            self.pool,
+            self.segments,
+            self.heads[SURVIVORS],
+            self._pages_in,
+            self.homes.busy,
         )
+        self.fetched: dict[int, bytes | LostPageError] = {}
+        """Pages read from a tier for a request that is being answered, by descriptor."""
         self.cluster_pages = array("H", bytes(2 * geometry.cluster_count))
         self.incompressible_pages = 0
         self.stored_total = 0
@@ -99,20 +155,27 @@ class Store:
         self.discarded_total = 0
         self.checksum_errors = 0
         self.damaged_descriptors = 0
-        self.pool_full_total = 0
         self.patterns_full_total = 0
 
     @classmethod
     def attach(
-        cls, geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
+        cls,
+        geometry: Geometry,
+        buffers: Buffers,
+        same_filled: SameFilled = SameFilled.SAME,
+        tier_slot_counts: Sequence[int] = (),
     ) -> "Store":
-        """A store over buffers that a predecessor left at any instant. Counts everything again
-        (reads every descriptor) and takes a record back that did not become a page."""
+        """A store over buffers that a predecessor left at any instant, with tiers of these sizes.
+
+        Counts everything again (reads every descriptor) and takes a record back that did not
+        become a page.
+        """
         store = cls(geometry, buffers, same_filled)
-        store._recount()
+        store.segments.derive(tier_slot_counts)
+        store._recount(tier_slot_counts)
         return store
 
-    def _recount(self) -> None:
+    def _recount(self, tier_slot_counts: Sequence[int]) -> None:
         unfinished = {}
         for head in self.heads:
             offset, length_bytes = head.last_reservation()
@@ -130,12 +193,13 @@ class Store:
             else:
                 segment, _offset, length_bytes = place(word)
                 self.segments.live_bytes[segment] += length_bytes
+                self.segments.live_pages[segment] += 1
                 self.incompressible_pages += length_bytes == record.RECORD_MAX_BYTES
                 unfinished.pop(word, None)
         for head in unfinished.values():
             head.take_back()
         self.patterns.recount(pattern_pages)
-        self.segments.adopt({head.segment for head in self.heads})
+        self.segments.adopt({head.segment for head in self.heads}, tier_slot_counts)
 
     def _is_valid(self, word: int) -> bool:
         """Whether a descriptor that is not empty can be followed at all."""
@@ -146,7 +210,7 @@ class Store:
         segment, offset, length_bytes = place(word)
         return (
             word & KIND_MASK == STORED
-            and segment < self.geometry.slot_count
+            and segment < self.segments.count
             and self.segments.state(segment) != FREE
             and HEADER_BYTES < length_bytes <= record.RECORD_MAX_BYTES
             and offset + length_bytes <= self.geometry.segment_bytes
@@ -202,6 +266,7 @@ class Store:
         old = self.words[page]
         self.words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
         self.segments.live_bytes[segment] += length_bytes
+        self.segments.live_pages[segment] += 1
         if codec == CODEC_RAW:
             self.incompressible_pages += 1
         self._replaced(page, old)
@@ -229,7 +294,8 @@ class Store:
         """The page's 4096 bytes; zeros if it is empty.
 
         Raises LostPageError when its record cannot be verified; the error is counted, the page
-        stays as it is, and storing to it again works.
+        stays as it is, and storing to it again works. Raises NotInRamError when it is on a tier:
+        have it fetched (homes.plan_read), then load it again.
         """
         self.loaded_total += 1
         word = self.words[page]
@@ -244,40 +310,29 @@ class Store:
     def read(self, page: int, word: int) -> bytes:
         """The page that a descriptor (not an empty one) points to, verified; counts nothing.
 
-        Raises LostPageError.
+        Raises LostPageError, or NotInRamError when it is on a tier and was not fetched.
         """
         if word.bit_count() & 1:
-            raise self._lost(page, word, "its descriptor is damaged (parity)")
+            raise lost(page, word, "its descriptor is damaged (parity)")
         try:
             if word & KIND_MASK == FILLED:
                 return self.patterns.page(word >> INDEX_SHIFT)
             segment = word >> SEGMENT_SHIFT
-            at = (self.segments.homes[segment] >> SLOT_SHIFT << self.segments.shift) + (
-                word >> OFFSET_SHIFT & OFFSET_MASK
-            )
-            expected, owner, tag = HEADER.unpack_from(self.pool, at)
-            at += HEADER_BYTES
-            data = decode(
-                tag >> CODEC_SHIFT,
-                self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK) - HEADER_BYTES],
-            )
-        except DecodeError as error:
-            raise self._lost(page, word, str(error)) from None
-        except (IndexError, struct.error) as error:
-            raise self._lost(page, word, f"its descriptor leads nowhere ({error})") from None
-        if checksum(data) != expected:
-            raise self._lost(page, word, f"checksum is not {expected:016x}")
-        if owner != page:
-            raise self._lost(page, word, f"the record is page {owner}'s")
-        return data
+            home = self.segments.homes[segment]
+        except IndexError as error:
+            raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
+        if home & TIER_BITS:
+            return self._fetched(page, word)
+        at = (home >> SLOT_SHIFT << self.segments.shift) + (word >> OFFSET_SHIFT & OFFSET_MASK)
+        return verify(page, word, self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK)])
 
-    @staticmethod
-    def _lost(page: int, word: int, reason: str) -> LostPageError:
-        segment, offset, length_bytes = place(word)
-        return LostPageError(
-            f"page {page} (offset {page * PAGE_BYTES:#x}) cannot be verified: {reason}; record of "
-            f"{length_bytes} bytes at offset {offset} of segment {segment}"
-        )
+    def _fetched(self, page: int, word: int) -> bytes:
+        data = self.fetched.get(word)
+        if data is None:
+            raise NotInRamError(page, word)
+        if isinstance(data, LostPageError):
+            raise data
+        return data
 
     def discard(self, first: int, count: int) -> None:
         """Forget ``count`` pages from ``first`` on; they read as zeros then. Cannot fail."""
@@ -328,6 +383,18 @@ class Store:
         if freed:
             self.cleaner.forget(word >> SEGMENT_SHIFT)
 
+    def missing(self, first: int, stop: int) -> list[RecordRead]:
+        """Plans to read those of the pages [first, stop) that are on tiers."""
+        homes = self.segments.homes
+        plans = []
+        if len(self.segments.places) > 1:
+            for page, word in enumerate(self.words[first:stop].tolist(), first):
+                if word & KIND_MASK == STORED and not word.bit_count() & 1:
+                    segment = word >> SEGMENT_SHIFT
+                    if segment < self.segments.count and homes[segment] & TIER_BITS:
+                        plans.append(self.homes.plan_read(page, word))
+        return plans
+
     # -- room --------------------------------------------------------------------------------
 
     def _next_segment(self, head: LogHead) -> None:
@@ -339,7 +406,6 @@ class Store:
                 return
             except PoolFullError:
                 if not victims_left or not self.cleaner.run_victim():
-                    self.pool_full_total += 1
                     raise
 
     def cleaning_urgent(self) -> bool:
@@ -385,25 +451,29 @@ class Store:
         filled_pages = self.patterns.page_count
         used_pages = sum(self.cluster_pages)
         stored_pages = used_pages - filled_pages
+        disk_pages = sum(segments.tier_live_pages[1:])
+        disk_bytes = sum(segments.tier_live_bytes[1:])
         return {
             "pages.empty": geometry.page_count - used_pages,
             "pages.zero": zero_pages,
             "pages.same": filled_pages - zero_pages,
-            "pages.pool": stored_pages,
-            "pages.disk": 0,
+            "pages.pool": stored_pages - disk_pages,
+            "pages.disk": disk_pages,
             "pages.incompressible": self.incompressible_pages,
             "pages.stored_total": self.stored_total,
             "pages.loaded_total": self.loaded_total,
             "pages.discarded_total": self.discarded_total,
             "pool.limit_bytes": geometry.slot_count * geometry.segment_bytes,
             "pool.used_bytes": self.used_bytes(),
-            "pool.live_bytes": sum(segments.live_bytes),
-            "pool.header_bytes": stored_pages * HEADER_BYTES,
-            "pool.original_bytes": stored_pages * PAGE_BYTES,
+            "pool.live_bytes": sum(segments.live_bytes) - disk_bytes,
+            "pool.header_bytes": (stored_pages - disk_pages) * HEADER_BYTES,
+            "pool.original_bytes": (stored_pages - disk_pages) * PAGE_BYTES,
             "pool.segments": geometry.slot_count - segments.free_count,
             "pool.segments_free": segments.free_count,
             "pool.patterns": self.patterns.distinct_count,
-            "refusals.pool_full": self.pool_full_total,
+            "disk.live_bytes": disk_bytes,
+            "disk.segments_written_total": self.homes.written_segments_total,
+            "disk.segments_fetched_total": self.homes.fetched_segments_total,
             "refusals.patterns_full": self.patterns_full_total,
             "checksum_errors": self.checksum_errors,
             "damaged_descriptors": self.damaged_descriptors,

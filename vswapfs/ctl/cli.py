@@ -13,9 +13,22 @@ import click
 
 from vswapfs import __version__
 from vswapfs.core import stats as fields
-from vswapfs.ctl import client, descriptors, instances, launch, render, shutdown
+from vswapfs.ctl import (
+    client,
+    descriptors,
+    instances,
+    launch,
+    log,
+    render,
+    scrub,
+    shutdown,
+    tier,
+    writeback,
+)
 from vswapfs.ctl import status as status_table
 from vswapfs.ctl.options import ReportingGroup, area_options
+from vswapfs.ctl.options import json_option as _json
+from vswapfs.ctl.options import name_argument as _name
 from vswapfs.format import instance
 from vswapfs.format.message import (
     STATES,
@@ -39,9 +52,6 @@ _STATS_HEADINGS = (
     render.Heading("UNIT"),
     render.Heading("MEANING"),
 )
-
-_name = click.argument("name", required=False)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _tell(text: str) -> None:
@@ -84,6 +94,7 @@ def on(name: str, **area: Any) -> None:
     \b
     Example:
       vswapctl on --size 2G --pool-limit 1G --priority 100
+      vswapctl on --size 64G --tier /dev/sdb1:48G --write-budget 20G/day
     """
     config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
     ready = launch.start(config, _tell if sys.stderr.isatty() else _keep_quiet)
@@ -228,6 +239,10 @@ def check(name: str | None) -> None:
     render.print_lines(findings or ["all invariants hold"])
     if findings:
         sys.exit(1)
+
+
+for _command in (log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub):
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from vswapfs.format.message import (
     Answer,
     Descriptors,
     Failure,
+    Progress,
     Request,
     Step,
     decode_answer,
@@ -41,14 +42,25 @@ class NotAnsweringError(InstanceError):
     """The daemon lives, but gave no complete answer. It may still be at what it was asked."""
 
 
-def ask(name: str, request: Request, kind: type[_A], timeout_s: float = ANSWER_TIMEOUT_S) -> _A:
+class SilentError(NotAnsweringError):
+    """Nothing came in time, and it did not hang up either."""
+
+
+def ask(
+    name: str,
+    request: Request,
+    kind: type[_A],
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    show: Callable[[Answer], None] = lambda answer: None,
+) -> _A:
     """Send a request that has one answer of this kind, and return the answer.
 
-    Raises what ``answers`` raises.
+    ``show`` gets those that come before it. Raises what ``answers`` raises.
     """
     for answer in answers(name, request, timeout_s):
         if isinstance(answer, kind):
             return answer
+        show(answer)
     raise _not_understood(name, "another kind of answer was due")
 
 
@@ -75,7 +87,7 @@ def answers(
         for line in _lines(connection, name, timeout_s, moves):
             answer = read_answer(name, line)
             yield answer
-            if not isinstance(answer, Step | Descriptors):
+            if not isinstance(answer, Step | Progress | Descriptors):
                 return
 
 
@@ -155,8 +167,8 @@ def _unreachable(name: str) -> InstanceError:
             )
 
 
-def _silent(name: str, timeout_s: float) -> NotAnsweringError:
-    return NotAnsweringError(
+def _silent(name: str, timeout_s: float) -> SilentError:
+    return SilentError(
         f"{name} does not answer: nothing came for {timeout_s:g} s",
         remedy=f"vswapctl off {name} --force",
     )

@@ -11,11 +11,17 @@ from typing import Any, TypeVar
 
 import click
 
+from vswapfs.ctl import forms
 from vswapfs.errors import PermissionRefusedError, UsageError, VswapError
-from vswapfs.format.message import SAME_FILLED
+from vswapfs.format.message import SAME_FILLED, TierConfig
 from vswapfs.units import parse_size_bytes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
+_OVERWRITE = "vswapfs.tier_overwrite"
+
+name_argument = click.argument("name", required=False)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class RootCommand(click.Command):
@@ -43,27 +49,56 @@ class Reporting(click.Command):
             sys.exit(error.exit_code)
 
 
-class ReportingGroup(Reporting, click.Group):
-    """The group of a command with subcommands, each for root only."""
+class RootGroup(click.Group):
+    """A group of commands, each for root only."""
 
     command_class = RootCommand
+
+
+class ReportingGroup(Reporting, RootGroup):
+    """The group of a command with subcommands, each for root only."""
 
 
 class ReportingRootCommand(Reporting, RootCommand):
     """A command without subcommands, for root only."""
 
 
-def _size_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
+def parsed(
+    parse: Callable[[str], _T],
+) -> Callable[[click.Context, click.Parameter, str | None], _T | None]:
+    """Make of a function that may raise UsageError the callback of an option."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> _T | None:
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return callback
+
+
+def _keep_overwrite(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_OVERWRITE] = value
+
+
+def _tiers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[TierConfig]:
+    overwrite: bool = ctx.meta[_OVERWRITE]  # its option is eager, so that it was seen before
+    if overwrite and not values:
+        raise click.UsageError(
+            "--tier-overwrite without a tier: it says how to take what --tier names; "
+            "give --tier PATH:SIZE too",
+            ctx,
+        )
     try:
-        return parse_size_bytes(value)
+        return [forms.parse_tier(value, overwrite=overwrite) for value in values]
     except UsageError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
 
 def area_options(command: _F) -> _F:
-    """Add the options of an area: --size, --pool-limit, --same-filled, --allow-unlocked."""
+    """Add the options of an area, from --size to --allow-unlocked; each is a field of Config."""
     for option in (
         click.option(
             "--allow-unlocked",
@@ -80,10 +115,35 @@ def area_options(command: _F) -> _F:
             "repeat any 8 bytes, or none.",
         ),
         click.option(
+            "--write-budget",
+            "write_budget_bytes_per_day",
+            metavar="SIZE/day",
+            callback=parsed(forms.parse_budget_bytes),
+            help="Most that may be written to the tiers in a day, to spare an SSD: 20G/day. "
+            "[default: no limit]",
+        ),
+        click.option(
+            "--tier-overwrite",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_keep_overwrite,
+            help="Take tiers that already hold something, which is then gone.",
+        ),
+        click.option(
+            "--tier",
+            "tiers",
+            metavar="PATH:SIZE",
+            multiple=True,
+            callback=_tiers,
+            help="A file or block device to write pages to, and how much of it to use. May be "
+            "given again; the first is filled first.",
+        ),
+        click.option(
             "--pool-limit",
             "pool_limit_bytes",
             metavar="SIZE",
-            callback=_size_bytes,
+            callback=parsed(parse_size_bytes),
             help="Most RAM that pages may take. When it is full the kernel keeps further pages. "
             "[default: --size, at most a quarter of the machine's memory]",
         ),
@@ -91,7 +151,7 @@ def area_options(command: _F) -> _F:
             "--size",
             "size_bytes",
             metavar="SIZE",
-            callback=_size_bytes,
+            callback=parsed(parse_size_bytes),
             required=True,
             help="Size of the area, before compression. Memory is taken only as pages arrive.",
         ),

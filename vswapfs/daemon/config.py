@@ -15,6 +15,8 @@ from vswapfs.units import PAGE_BYTES, format_size
 
 SIZE_MIN_BYTES: Final = 1 << 20
 SEGMENT_BYTES: Final = SEGMENT_MAX_BYTES
+SEGMENT_CAPACITY: Final = 1 << 22
+"""Segments that pool and tiers may have together: 4 TiB of them. The table is sparse."""
 POOL_MIN_SEGMENTS: Final = HEAD_COUNT + RESERVE_SEGMENTS + 1
 
 
@@ -59,4 +61,4 @@ def make_geometry(config: Config) -> Geometry:
             f"{format_size(memory.RESERVE_MIN_BYTES)}) is left to it",
             remedy=f"--pool-limit {largest_bytes >> 20}M or less",
         )
-    return Geometry(size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES)
+    return Geometry(size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY)

@@ -20,6 +20,8 @@ import pyfuse3
 import trio
 
 from vswapfs import __version__
+from vswapfs.backing.file import FileBacking
+from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
 from vswapfs.core.stats import nest
@@ -30,9 +32,12 @@ from vswapfs.daemon.config import make_geometry
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.report import Reporter
+from vswapfs.daemon.tier_commands import TierCommands, open_tier
+from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
+from vswapfs.format.tier import Superblock
 from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
@@ -80,13 +85,30 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
             reporter.step("clean up after a daemon that was killed")
             takedown.take_down_remains(config.name, reporter.step, force=False)
         _check_mountpoint(config)
+        tiers = _open_tiers(config, geometry, reporter)
         buffers, regions = make_buffers(config.name, geometry)
         store = Store(geometry, buffers, SameFilled(config.same_filled))
         tables = [region for name, region in regions.items() if name != "pool"]
         service = _Service(
             config, reporter, store, lambda: sum(t.resident_bytes() for t in tables), outcomes
         )
-        return trio.run(service.main)
+        return trio.run(service.main, tiers)
+
+
+_Tiers = list[tuple[str, FileBacking, Superblock]]
+
+
+def _open_tiers(config: Config, geometry: Geometry, reporter: Reporter) -> _Tiers:
+    tiers: _Tiers = []
+    try:
+        for tier in config.tiers:
+            reporter.step(f"open tier {tier.path}")
+            tiers.append((tier.path, *open_tier(tier, config.name, geometry.segment_bytes)))
+    except VswapError:
+        for _path, backing, _superblock in tiers:
+            backing.close()
+        raise
+    return tiers
 
 
 def _check_mountpoint(config: Config) -> None:
@@ -127,7 +149,7 @@ class _Service:
 
     # -- start and end -----------------------------------------------------------------------
 
-    async def main(self) -> int:
+    async def main(self, tiers: _Tiers) -> int:
         config = self._config
         self._reporter.step(f"mount on {config.mountpoint}")
         channel = mount.mount(config.mountpoint, config.name)
@@ -139,6 +161,12 @@ class _Service:
             SWAP_INODE,
             ended=lambda: token.run_sync_soon(self._lane_ended.set),
         )
+        self._tiering = Tiering(self._store, self._lane, config.write_budget_bytes_per_day)
+        self._tier_commands = TierCommands(self._store, self._lane, self._tiering, config.name)
+        self._lane.tiers = self._tiering
+        self._tiering.start()
+        for tier in tiers:
+            self._tiering.add(*tier)
         self._lane.start()
         try:
             pyfuse3.init(self._namespace, f"/dev/fd/{channel.pyfuse3_end_fd}", set())
@@ -150,6 +178,7 @@ class _Service:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_names)
                 nursery.start_soon(self._obey_signals)
+                nursery.start_soon(self._tick)
                 try:
                     await nursery.start(self._control.serve)
                     device = await trio.to_thread.run_sync(self._bring_up)
@@ -165,6 +194,7 @@ class _Service:
             pyfuse3.close(unmount=False)
             # Only now: pyfuse3 reports the end of the pair as an I/O error.
             os.close(channel.lane_end_fd)
+            await trio.to_thread.run_sync(self._tiering.stop)
         if failure:
             raise failure
         if not self._taken_down:
@@ -219,6 +249,13 @@ class _Service:
                 except HostError as error:
                     _log.error("not taken down, serving on: %s", error)
 
+    async def _tick(self) -> None:
+        """Once a second, while there are tiers: retries, budgets, trims."""
+        while True:
+            await trio.sleep(1)
+            if self._tiering.tiers:
+                await ask(self._lane, self._tiering.tick)
+
     async def _serve_names(self) -> None:
         """pyfuse3's main loop. If it fails, page I/O goes on without it."""
         try:
@@ -240,6 +277,29 @@ class _Service:
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
             case message.AskOff():
                 await self._off(send)
+            case message.AskTiers():
+                await send(await ask(self._lane, self._tiering.answer))
+            case message.AskTierAdd():
+                await self._tier_commands.add(request.tier)
+                await send(message.Done())
+            case message.AskTierRemove():
+                await self._tier_commands.remove(request.path, send)
+                await send(message.Done())
+            case message.AskWriteback():
+                await self._tier_commands.writeback(
+                    idle_s=request.idle_s,
+                    incompressible=request.incompressible,
+                    max_bytes=request.max_bytes,
+                    send=send,
+                )
+                await send(message.Done())
+            case message.AskDrain():
+                await self._tier_commands.drain(send)
+                await send(message.Done())
+            case message.AskLost():
+                await send(message.Lost(await self._tier_commands.lost()))
+            case message.AskScrub():
+                raise UsageError("scrub is not there yet")
 
     async def _off(self, send: Send) -> None:
         _log.info("asked to take %s down", self._config.name)

@@ -20,10 +20,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns, sleep
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from vswapfs.core.store import Store
-from vswapfs.errors import OutOfRangeError, VswapError
+from vswapfs.core.homes import RecordRead
+from vswapfs.core.store import NotInRamError, Store
+from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
 from vswapfs.fuse import wire
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
@@ -39,6 +40,8 @@ SLICE_STEPS: Final = 60
 IDLE_BEFORE_PACKING_MS: Final = 100
 """The pool is packed when no request came for so long: pages about to die are not copied."""
 
+LOST_PAGES_MAX: Final = 10_000
+
 FORWARD_MAX_BYTES: Final = 1 << 17
 _PAIR_CHECK_INTERVAL: Final = 16
 _PAGE_MASK: Final = PAGE_BYTES - 1
@@ -47,6 +50,20 @@ _log = logging.getLogger(__name__)
 
 Work = Callable[[], Any]
 Completion = Callable[[Any, BaseException | None], None]
+Fetched = dict[int, bytes | LostPageError]
+
+
+class TierIo(Protocol):
+    """What the lane needs of the tiers. All of it is called on the lane and returns at once."""
+
+    def pump(self) -> None:
+        """Start what is due. Called whenever segments were sealed, moved or freed."""
+
+    def room_is_coming(self) -> bool:
+        """Whether I/O is under way that will make room in the pool."""
+
+    def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
+        """Read records; ``done`` gets the verified pages, or why not, on the lane."""
 
 
 class Lane:
@@ -61,6 +78,11 @@ class Lane:
         ended: Callable[[], None],
     ) -> None:
         self.store = store
+        self.tiers: TierIo | None = None
+        self.lost_pages: dict[int, tuple[int, str]] = {}
+        """Page: its descriptor when it could not be verified, and why."""
+        self._parked: list[bytes] = []
+        self._pumped_at = 0
         self._device_fd = device_fd
         self._pair_fd = pair_fd
         self._swap_inode = swap_inode
@@ -72,6 +94,7 @@ class Lane:
         # Filled once, so that no page of it is ever faulted in while the kernel copies a request.
         self._buffer = bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
+        self._request = self._view
         self._pair_buffer = bytearray(b"\xff" * (1 << 18))
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self._event_fd):
@@ -88,6 +111,8 @@ class Lane:
                 "requests.write",
                 "requests.discard",
                 "requests.forwarded",
+                "requests.parked",
+                "refusals.pool_full",
                 "refusals.out_of_range",
                 "refusals.fallocate_mode",
                 "refusals.forward_busy",
@@ -189,6 +214,9 @@ class Lane:
             self._return_replies()
         if self.store.cleaning_urgent():
             self.store.clean(SLICE_STEPS)
+        if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
+            self._pumped_at = self.store.segments.change_count
+            self.tiers.pump()
 
     def _sleep(self, idle_since_ns: int) -> None:
         """Sleep until the device, the pair or other threads have something to do."""
@@ -237,8 +265,9 @@ class Lane:
     # -- requests ----------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        """Answer the request in ``self._request``, or see to it that it will be."""
         length, opcode, unique, nodeid, _, _, _, _, _, offset, size = wire.REQUEST.unpack_from(
-            self._buffer
+            self._request
         )
         try:
             if nodeid == self._swap_inode:
@@ -253,13 +282,57 @@ class Lane:
                     return
             if opcode != wire.OP_INTERRUPT:
                 self._forward(length, opcode, unique)
+        except NotInRamError as wanted:
+            self._serve_later([self.store.homes.plan_read(wanted.page, wanted.word)])
+        except PoolFullError as error:
+            if self.tiers is not None and self.tiers.room_is_coming():
+                self.counters["requests.parked"] += 1
+                self._parked.append(self._request[:length].tobytes())
+            else:
+                self.counters["refusals.pool_full"] += 1
+                self._reply_error(unique, error.errno)
         except VswapError as error:
-            if error.errno == errno.EIO:
-                _log.error("%s", error)
+            if isinstance(error, LostPageError):
+                self._remember_lost(error)
             self._reply_error(unique, error.errno)
         except Exception:
             self._defect(f"request {opcode} at offset {offset} of {size} bytes")
             self._reply_error(unique, errno.EIO)
+
+    def _remember_lost(self, error: LostPageError) -> None:
+        _log.error("%s", error)
+        if len(self.lost_pages) < LOST_PAGES_MAX:
+            self.lost_pages[error.page] = (self.store.words[error.page], error.message)
+
+    def _serve_later(self, plans: list[RecordRead]) -> None:
+        """Have records read, then serve the request again with what was read."""
+        length = wire.REQUEST.unpack_from(self._request)[0]
+        request = self._request[:length].tobytes()
+
+        def serve_now(fetched: Fetched) -> None:
+            self.store.fetched = fetched
+            try:
+                self._serve_again(request)
+            finally:
+                self.store.fetched = {}
+                for plan in plans:
+                    self.store.homes.end_read(plan)
+
+        assert self.tiers is not None
+        self.tiers.read(plans, serve_now)
+
+    def _serve_again(self, request: bytes) -> None:
+        self._request = memoryview(request)
+        try:
+            self._serve()
+        finally:
+            self._request = self._view
+
+    def serve_parked(self) -> None:
+        """Room was made, or none is coming any more: serve the requests that wait for it."""
+        parked, self._parked = self._parked, []
+        for request in parked:
+            self._serve_again(request)
 
     def _defect(self, what: str) -> None:
         self.counters["internal_errors"] += 1
@@ -281,9 +354,15 @@ class Lane:
                 self._defect(f"error reply refused: {error}")
 
     def _read(self, unique: int, offset: int, size: int) -> None:
-        self.counters["requests.read"] += 1
         load = self.store.load
         end = min(offset + size, self._size_bytes)
+        missing = self.store.missing(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
+        if missing and any(plan.word not in self.store.fetched for plan in missing):
+            self._serve_later(missing)
+            return
+        for plan in missing:
+            self.store.homes.end_read(plan)
+        self.counters["requests.read"] += 1
         if (offset | end) & _PAGE_MASK == 0:
             pages = [load(page) for page in range(offset >> PAGE_SHIFT, end >> PAGE_SHIFT)]
         elif offset < end:
@@ -302,7 +381,7 @@ class Lane:
         if end > self._size_bytes:
             self.counters["refusals.out_of_range"] += 1
             raise OutOfRangeError(f"write of bytes {offset} to {end}: the area ends before")
-        view, at = self._view, wire.WRITE_DATA_OFFSET
+        view, at = self._request, wire.WRITE_DATA_OFFSET
         page, skip = offset >> PAGE_SHIFT, offset & _PAGE_MASK
         while offset < end:
             count = min(PAGE_BYTES - skip, end - offset)
@@ -319,7 +398,7 @@ class Lane:
     def _fallocate(self, unique: int) -> None:
         """Discard (punch hole) and write zeroes (zero range): both empty whole pages."""
         self.counters["requests.discard"] += 1
-        _, offset, length, mode = wire.FALLOCATE_IN.unpack_from(self._buffer, wire.IN_HEADER_BYTES)
+        _, offset, length, mode = wire.FALLOCATE_IN.unpack_from(self._request, wire.IN_HEADER_BYTES)
         if mode not in (
             wire.FALLOC_PUNCH_HOLE | wire.FALLOC_KEEP_SIZE,
             wire.FALLOC_ZERO_RANGE | wire.FALLOC_KEEP_SIZE,
@@ -354,12 +433,12 @@ class Lane:
     def _forward(self, length: int, opcode: int, unique: int) -> None:
         if opcode == wire.OP_INIT:
             self._init_unique = unique
-            self._init_flags = wire.INIT_IN.unpack_from(self._buffer, wire.IN_HEADER_BYTES)[3]
+            self._init_flags = wire.INIT_IN.unpack_from(self._request, wire.IN_HEADER_BYTES)[3]
         if length > FORWARD_MAX_BYTES:
             self._reply_error(unique, errno.EINVAL)
             return
         try:
-            os.write(self._pair_fd, self._view[:length])
+            os.write(self._pair_fd, self._request[:length])
         except OSError as error:
             self.counters["refusals.forward_busy"] += 1
             _log.warning("pyfuse3 does not take request %d: %s", opcode, error)

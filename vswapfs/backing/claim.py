@@ -1,0 +1,192 @@
+"""Takes a file or block device for a tier, or refuses it.
+
+Owns the decision what may be overwritten. Never touches what it refuses: it only reads it. Always
+holds for what it returns: nobody else has claimed it, and nobody else can while it is open.
+
+A device is claimed by opening it with O_EXCL, which fails while it is mounted, swapped to or part
+of another device; a file by flock, which holds for those who ask for it: other daemons.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from vswapfs.errors import HostError, TierFormatError, UsageError
+from vswapfs.format.tier import (
+    SEGMENT_MIN_BYTES,
+    SUPERBLOCK_BYTES,
+    SUPERBLOCK_COPY_OFFSET,
+    TIER_MIN_SEGMENTS,
+    Superblock,
+)
+from vswapfs.units import PAGE_BYTES, format_size
+
+TIER_MIN_BYTES: Final = TIER_MIN_SEGMENTS * SEGMENT_MIN_BYTES
+_HEAD_BYTES: Final = 1 << 20
+_TAIL_BYTES: Final = 1 << 16
+_BLKID_TIMEOUT_S: Final = 30.0
+_OVERWRITE: Final = "if nothing on it is needed: tier add --overwrite, or on --tier-overwrite"
+
+
+class Claim(NamedTuple):
+    """A claimed medium, open for reading and writing."""
+
+    fd: int
+    is_device: bool
+    created: bool
+    """The file did not exist before."""
+    previous: Superblock | None
+    """Of the tier of the same instance that was there before, at rest."""
+
+
+def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
+    """Claim what is at ``path`` for a tier of that size; a file that does not exist is created.
+
+    What an earlier run of the instance ``owner`` left there is nobody's any more.
+
+    Raises UsageError for a size no tier can have and HostError for everything else; nothing at
+    ``path`` was changed then.
+    """
+    if size_bytes < TIER_MIN_BYTES or size_bytes % PAGE_BYTES:
+        raise UsageError(
+            f"a tier of {size_bytes} bytes on {path}: whole pages of {PAGE_BYTES} bytes, and at "
+            f"least {TIER_MIN_SEGMENTS} segments",
+            remedy=f"at least {format_size(TIER_MIN_BYTES)}",
+        )
+    step = f"open tier {path}"
+    # Before the path is touched: to ask for a file of our own mount would be to wait for ourselves.
+    if user := _used_as_swap_or_loop(path):
+        raise HostError(step, f"it is in use: {user}")
+    try:
+        return _open(step, path, size_bytes, overwrite, owner)
+    except OSError as error:
+        raise HostError(step, error.strerror or str(error)) from None
+
+
+def _open(step: str, path: str, size_bytes: int, overwrite: bool, owner: str) -> Claim:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except FileNotFoundError:
+        mode = 0
+    is_device = stat.S_ISBLK(mode)
+    if mode and not is_device and not stat.S_ISREG(mode):
+        raise HostError(step, "neither a regular file nor a block device")
+    exclusive = 0 if mode and not is_device else os.O_EXCL
+    try:
+        create = 0 if mode else os.O_CREAT
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive | create, 0o600)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise HostError(
+                step,
+                "the device is in use: mounted, swapped to or part of another device",
+                remedy=f"see what uses it: lsblk {path}",
+            ) from None
+        raise
+    try:
+        if not is_device:
+            _lock(step, fd)
+        previous = _superblock(fd, owner)
+        if mode:
+            mine = overwrite or previous is not None
+            _refuse_contents(step, path, fd, is_device, size_bytes, mine)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Claim(fd, is_device, not mode, previous)
+
+
+def _lock(step: str, fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HostError(step, "the file is in use by another process (flock)") from None
+
+
+def _refuse_contents(
+    step: str, path: str, fd: int, is_device: bool, size_bytes: int, overwrite: bool
+) -> None:
+    present_bytes = os.lseek(fd, 0, os.SEEK_END)
+    if is_device and size_bytes > present_bytes:
+        raise HostError(
+            step,
+            f"{size_bytes} bytes are more than the device has: {present_bytes}",
+            remedy=f"at most {present_bytes // PAGE_BYTES * PAGE_BYTES}",
+        )
+    if not overwrite and (found := _find_contents(path, fd, present_bytes)):
+        raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
+
+
+def _superblock(fd: int, owner: str) -> Superblock | None:
+    """The superblock of a tier that is there, if it is the owner's."""
+    for offset in (0, SUPERBLOCK_COPY_OFFSET):
+        try:
+            superblock = Superblock.unpack(os.pread(fd, SUPERBLOCK_BYTES, offset))
+        except TierFormatError:
+            continue
+        return superblock if superblock.name == owner else None
+    return None
+
+
+def _find_contents(path: str, fd: int, present_bytes: int) -> str | None:
+    """What someone may still want of it, in words; None if it looks empty."""
+    head = os.pread(fd, min(_HEAD_BYTES, present_bytes), 0)
+    for offset in (0, SUPERBLOCK_COPY_OFFSET):
+        try:
+            superblock = Superblock.unpack(head[offset : offset + SUPERBLOCK_BYTES])
+        except TierFormatError:
+            continue
+        return f"a tier of the instance {superblock.name}, {superblock.uuid.hex()}"
+    if present_bytes and (signature := _signature(path)):
+        return signature
+    if head != bytes(len(head)):
+        return "data in its first MiB"
+    tail = os.pread(fd, _TAIL_BYTES, max(0, present_bytes - _TAIL_BYTES))
+    if tail != bytes(len(tail)):
+        return "data in its last 64 KiB"
+    return None
+
+
+def _signature(path: str) -> str | None:
+    """The file system, partition table, ... that blkid sees there."""
+    try:
+        result = subprocess.run(
+            ["blkid", "--probe", "--output", "export", path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_BLKID_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None  # then the bytes themselves have to do
+    except subprocess.TimeoutExpired:
+        return f"blkid did not end within {_BLKID_TIMEOUT_S:.0f} s"
+    if result.returncode == 8:
+        return "more than one signature (see blkid --probe)"
+    tags = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+    # Of a partition blkid prints PART_ENTRY_ tags too: they say nothing of what is on it.
+    kind = tags.get("TYPE") or tags.get("PTTYPE")
+    if kind is None:
+        return None
+    label = tags.get("LABEL")
+    return f"{kind} named {label}" if label else kind
+
+
+def _used_as_swap_or_loop(path: str) -> str | None:
+    """By whom, told by name only."""
+    real = os.path.realpath(path)
+    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
+        if line.rsplit(maxsplit=4)[0].replace("\\040", " ") == real:
+            return "swap (see /proc/swaps)"
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            if backing.read_text().rstrip("\n") == real:
+                return f"/dev/{backing.parts[3]} lies on it"
+        except OSError:
+            continue  # detached meanwhile
+    return None

@@ -1,0 +1,231 @@
+"""Homes: moves sealed segments between RAM and tiers, as plans that others carry out.
+
+Owns which segments are on their way (``busy``) and which tiers take pages. Does no I/O: it says
+what to write, read or trim, pins the places meanwhile, and is told how it ended. A segment that
+was written has changed one home word; no descriptor is touched, nothing is decompressed.
+
+Always holds: a segment is where its home word says until the I/O has ended well; whatever fails,
+it stays there. Only two things are ever done to a tier: writing a whole segment and reading.
+Cleaning a tier, draining it and taking it away are all fetching segments into RAM, where they are
+cleaned or written out again like any other.
+"""
+
+from typing import Final, NamedTuple
+
+from vswapfs.core import policy
+from vswapfs.core.buffers import RESERVE_SEGMENTS
+from vswapfs.core.descriptor import place
+from vswapfs.core.loghead import INCOMPRESSIBLE
+from vswapfs.core.segment import RAM, SEALED, SLOT_SHIFT, SegmentTable, resident_bytes
+from vswapfs.core.slots import TierSlots
+
+_CHOICES_AT_ONCE: Final = 64
+
+
+class Transfer(NamedTuple):
+    """A whole segment between RAM (bytes of the pool) and a tier's slot, in either direction."""
+
+    segment: int
+    sequence: int
+    home: int
+    """The home word when it was planned."""
+    tier: int
+    slot: int
+    ram_slot: int
+    ram_start: int
+    fill_bytes: int
+    length_bytes: int
+    """The fill, rounded up to whole pages: what is written or read."""
+
+
+class RecordRead(NamedTuple):
+    """A record on a tier that somebody wants to load."""
+
+    page: int
+    word: int
+    tier: int
+    slot: int
+    offset_bytes: int
+    length_bytes: int
+
+
+class Trim(NamedTuple):
+    """Free slots of a tier, ascending, whose contents are not needed."""
+
+    tier: int
+    slots: list[int]
+
+
+class Homes:
+    """Plans over a segment table."""
+
+    def __init__(self, segments: SegmentTable) -> None:
+        self._segments = segments
+        self.busy: set[int] = set()
+        self.closed_tiers: set[int] = set()
+        """Tiers that get no more segments: failing, or being taken away."""
+        self.writing_back = False
+        self._choices: list[int] = []
+        self.written_segments_total = 0
+        self.fetched_segments_total = 0
+
+    # -- writing out -------------------------------------------------------------------------
+
+    def writeback_due(self) -> bool:
+        """Whether the watermarks ask for writeback, and a tier can take it."""
+        ram = self._segments.ram
+        used = ram.slot_count - ram.free_count
+        self.writing_back = policy.writeback_due(
+            used, ram.slot_count, RESERVE_SEGMENTS, active=self.writing_back
+        )
+        return self.writing_back and self._open_tier() is not None
+
+    def _open_tier(self) -> int | None:
+        for tier, slots in enumerate(self._segments.places):
+            if isinstance(slots, TierSlots) and tier not in self.closed_tiers and slots.free_count:
+                return tier
+        return None
+
+    def choose(self, *, leave: int) -> int | None:
+        """The next segment to write out. ``leave`` is the cleaner's victim, which stays."""
+        if not self._choices:
+            # A few at once: looking at all segments for each would take longer than writing one.
+            self._choices = self.candidates()[:_CHOICES_AT_ONCE]
+            self._choices.reverse()
+        while self._choices:
+            segment = self._choices.pop()
+            if self.may_leave(segment) and segment != leave:
+                return segment
+        return None
+
+    def candidates(
+        self, *, incompressible: bool = False, idle_since_s: int | None = None
+    ) -> list[int]:
+        """Segments that can be written out: incompressible ones first, then the oldest."""
+        segments = self._segments
+        found = [n for n in range(segments.count) if self.may_leave(n)]
+        if incompressible:
+            found = [n for n in found if segments.head_of(n) == INCOMPRESSIBLE]
+        if idle_since_s is not None:
+            found = [n for n in found if segments.sealed_at_s[n] <= idle_since_s]
+        found.sort(key=lambda n: (segments.head_of(n) != INCOMPRESSIBLE, segments.sequence(n)))
+        return found
+
+    def may_leave(self, segment: int) -> bool:
+        return self._segments.is_sealed_in_ram(segment) and segment not in self.busy
+
+    def plan_write(self, segment: int) -> Transfer | None:
+        """Write the segment to the first tier with room; None when there is none."""
+        tier = self._open_tier()
+        if tier is None:
+            return None
+        ram_slot = self._segments.slot_of(segment)
+        slot = self._segments.tier(tier).take()
+        self._segments.ram.pin(ram_slot)
+        return self._begin(segment, tier, slot, ram_slot)
+
+    def _begin(self, segment: int, tier: int, slot: int, ram_slot: int) -> Transfer:
+        segments = self._segments
+        self.busy.add(segment)
+        fill_bytes = segments.fill_bytes(segment)
+        return Transfer(
+            segment, segments.sequence(segment), segments.homes[segment], tier, slot, ram_slot,
+            ram_slot << segments.shift, fill_bytes, resident_bytes(fill_bytes),
+        )  # fmt: skip
+
+    def end_write(self, plan: Transfer, *, ok: bool) -> bool:
+        """The write has ended. True if the segment lives on the tier now."""
+        segments = self._segments
+        self.busy.discard(plan.segment)
+        moved = ok and self._same(plan)
+        if moved:
+            segments.move(plan.segment, plan.tier, plan.slot)
+            self.written_segments_total += 1
+        else:
+            segments.tier(plan.tier).give_back(plan.slot)
+        segments.ram.unpin(plan.ram_slot)
+        return moved
+
+    def _same(self, plan: Transfer) -> bool:
+        """Whether the number still means the segment that was planned; it may have been freed
+        meanwhile because its last record died, and used again."""
+        return (
+            self._segments.homes[plan.segment] == plan.home
+            and self._segments.sequence(plan.segment) == plan.sequence
+        )
+
+    # -- fetching in -------------------------------------------------------------------------
+
+    def plan_fetch(self, segment: int) -> Transfer | None:
+        """Read a segment on a tier into RAM; None when RAM has no slot beyond the reserve."""
+        segments = self._segments
+        if segment in self.busy or segments.ram.free_count <= RESERVE_SEGMENTS:
+            return None
+        tier, slot = segments.tier_of(segment), segments.slot_of(segment)
+        ram_slot = segments.ram.take()
+        segments.tier(tier).pin(slot)
+        return self._begin(segment, tier, slot, ram_slot)
+
+    def end_fetch(self, plan: Transfer, *, ok: bool) -> bool:
+        """The read has ended. True if the segment lives in RAM now."""
+        segments = self._segments
+        self.busy.discard(plan.segment)
+        moved = ok and self._same(plan)
+        if moved:
+            segments.move(plan.segment, RAM, plan.ram_slot)
+            self.fetched_segments_total += 1
+        else:
+            segments.discard_ram(plan.ram_slot)
+        segments.tier(plan.tier).unpin(plan.slot)
+        return moved
+
+    def on_tier(self, tier: int) -> list[int]:
+        """The segments of a tier, in the order in which they lie there."""
+        segments = self._segments
+        found = [
+            n
+            for n in range(segments.count)
+            if segments.state(n) == SEALED and segments.tier_of(n) == tier
+        ]
+        return sorted(found, key=segments.slot_of)
+
+    def tier_short(self, tier: int) -> bool:
+        """Whether a tier should be cleaned."""
+        slots = self._segments.tier(tier)
+        return policy.tier_short(slots.free_count, slots.slot_count)
+
+    def sparsest(self, tier: int) -> int | None:
+        """The segment of a tier that is best cleaned, if one is worth it."""
+        segments = self._segments
+        best, best_live = None, policy.TIER_CLEAN_MAX_UTILIZATION * (1 << segments.shift)
+        for segment in self.on_tier(tier):
+            live_bytes = segments.live_bytes[segment]
+            if live_bytes < best_live and segment not in self.busy:
+                best, best_live = segment, live_bytes
+        return best
+
+    # -- records and trims -------------------------------------------------------------------
+
+    def plan_read(self, page: int, word: int) -> RecordRead:
+        """Read one record of a page on a tier; its slot is pinned until ``end_read``."""
+        segment, offset_bytes, length_bytes = place(word)
+        home = self._segments.homes[segment]
+        plan = RecordRead(
+            page, word, self._segments.tier_of(segment), home >> SLOT_SHIFT, offset_bytes,
+            length_bytes,
+        )  # fmt: skip
+        self._segments.tier(plan.tier).pin(plan.slot)
+        return plan
+
+    def end_read(self, plan: RecordRead) -> None:
+        self._segments.tier(plan.tier).unpin(plan.slot)
+
+    def plan_trim(self, least_slots: int) -> Trim | None:
+        """Trim the freed slots of a tier that has at least so many of them."""
+        for tier, slots in enumerate(self._segments.places):
+            if isinstance(slots, TierSlots) and slots.untrimmed_count >= max(least_slots, 1):
+                return Trim(tier, slots.take_for_trim())
+        return None
+
+    def end_trim(self, plan: Trim) -> None:
+        self._segments.tier(plan.tier).trimmed(plan.slots)

@@ -1,0 +1,126 @@
+"""Slots: the places of segment size that a home offers, in RAM or on a tier.
+
+Owns which slots are free, and pins: a slot that I/O is reading from or writing to is not given out
+again before the I/O has ended, even if its segment is freed meanwhile. Never does I/O.
+All of it is derived from the home words.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+_FREE: Final = 0
+_USED: Final = 1
+
+
+class Slots:
+    """Common to both homes. Subclasses say what becomes of a slot that is free again."""
+
+    def __init__(self, slot_count: int) -> None:
+        self.slot_count = slot_count
+        self._pins: Counter[int] = Counter()
+        self._freed_while_pinned: set[int] = set()
+
+    def pin(self, slot: int) -> None:
+        self._pins[slot] += 1
+
+    def unpin(self, slot: int) -> None:
+        self._pins[slot] -= 1
+        if not self._pins[slot]:
+            del self._pins[slot]
+            if slot in self._freed_while_pinned:
+                self._freed_while_pinned.remove(slot)
+                self._give_back(slot)
+
+    def is_pinned(self, slot: int) -> bool:
+        return slot in self._pins
+
+    def is_any_pinned(self) -> bool:
+        return bool(self._pins)
+
+    def give_back(self, slot: int) -> None:
+        """The slot's segment is gone or has moved; the slot is free once nothing pins it."""
+        if slot in self._pins:
+            self._freed_while_pinned.add(slot)
+        else:
+            self._give_back(slot)
+
+    def _give_back(self, slot: int) -> None:
+        raise NotImplementedError
+
+
+class RamSlots(Slots):
+    """Slots of the pool; the last one freed is taken first (its page tables are still warm)."""
+
+    def __init__(self, slot_count: int, used: Iterable[int]) -> None:
+        super().__init__(slot_count)
+        taken = set(used)
+        self._free = [slot for slot in reversed(range(slot_count)) if slot not in taken]
+
+    @property
+    def free_count(self) -> int:
+        return len(self._free)
+
+    def free_slots(self) -> list[int]:
+        return list(self._free)
+
+    def take(self) -> int:
+        """Raises IndexError when none is free."""
+        return self._free.pop()
+
+    def _give_back(self, slot: int) -> None:
+        self._free.append(slot)
+
+
+class TierSlots(Slots):
+    """Slots of a tier: taken in ascending order, round and round, as flash likes it; a freed slot
+    is trimmed in a batch, unless it is taken again first."""
+
+    def __init__(self, slot_count: int, used: Iterable[int]) -> None:
+        super().__init__(slot_count)
+        self._state = bytearray(slot_count)
+        for slot in used:
+            self._state[slot] = _USED
+        self.free_count = self._state.count(_FREE)
+        self._next = 0
+        self._untrimmed: set[int] = set()
+
+    @property
+    def untrimmed_count(self) -> int:
+        return len(self._untrimmed)
+
+    def used_slots(self) -> list[int]:
+        return [slot for slot in range(self.slot_count) if self._state[slot] == _USED]
+
+    def take(self) -> int:
+        """Raises IndexError when none is free."""
+        slot = self._state.find(_FREE, self._next)
+        if slot < 0:
+            slot = self._state.find(_FREE)
+        if slot < 0:
+            raise IndexError("no slot is free")
+        self._state[slot] = _USED
+        self.free_count -= 1
+        self._next = slot + 1
+        self._untrimmed.discard(slot)
+        return slot
+
+    def _give_back(self, slot: int) -> None:
+        self._state[slot] = _FREE
+        self.free_count += 1
+        self._untrimmed.add(slot)
+
+    def take_for_trim(self) -> list[int]:
+        """All free slots that were not trimmed, ascending; not free until ``trimmed``."""
+        slots = sorted(self._untrimmed)
+        self._untrimmed.clear()
+        for slot in slots:
+            self._state[slot] = _USED
+        self.free_count -= len(slots)
+        return slots
+
+    def trimmed(self, slots: Iterable[int]) -> None:
+        """The trim has ended, well or not: the slots are free and need no trim."""
+        for slot in slots:
+            self._state[slot] = _FREE
+            self.free_count += 1

@@ -1,0 +1,241 @@
+"""Commands on tiers that take a while: add, remove, writeback, drain, scrub, lost.
+
+Owns their progress. Never touches the store but on the lane, a segment at a time, so that swap
+goes on meanwhile. A command whose client is gone is given up at the next line it would send.
+"""
+
+import functools
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from vswapfs.backing.file import FileBacking
+from vswapfs.core.store import Store
+from vswapfs.daemon.ask import ask
+from vswapfs.daemon.control import Send
+from vswapfs.daemon.tiering import Tier, Tiering, erase, write_superblock
+from vswapfs.errors import HostError, UsageError
+from vswapfs.format.message import LostPage, Progress, TierConfig
+from vswapfs.format.tier import Superblock
+from vswapfs.fuse.lane import Lane
+from vswapfs.units import PAGE_BYTES, format_size
+
+PROGRESS_INTERVAL_S: Final = 0.5
+POLL_S: Final = 0.02
+STUCK_S: Final = 30.0
+
+
+def open_tier(
+    config: TierConfig, instance: str, segment_bytes: int
+) -> tuple[FileBacking, Superblock]:
+    """Take the file or device and write its superblock. Blocks; raises UsageError and HostError."""
+    backing = FileBacking.open(
+        config.path, config.size_bytes, overwrite=config.overwrite, owner=instance
+    )
+    previous = backing.previous
+    superblock = Superblock(
+        uuid=uuid.uuid4().bytes,
+        name=instance,
+        segment_bytes=segment_bytes,
+        slot_count=config.size_bytes // segment_bytes - 1,
+        generation=previous.generation + 1 if previous else 1,
+        created_unix_s=int(time.time()),
+        budget_bytes_per_day=previous.budget_bytes_per_day if previous else 0,
+        budget_window_start_unix_s=previous.budget_window_start_unix_s if previous else 0,
+        budget_spent_bytes=previous.budget_spent_bytes if previous else 0,
+    )
+    try:
+        write_superblock(backing, superblock)
+    except OSError as error:
+        backing.close()
+        raise HostError(f"write the superblock of {config.path}", str(error)) from None
+    return backing, superblock
+
+
+class _Reporter:
+    """Sends Progress lines, not too often, and one with the exact figures at the end."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._last_s = trio.current_time()
+
+    async def at(self, done_bytes: int, total_bytes: int, *, end: bool = False) -> None:
+        if end or trio.current_time() - self._last_s > PROGRESS_INTERVAL_S:
+            self._last_s = trio.current_time()
+            await self._send(Progress(done_bytes, max(done_bytes, total_bytes)))
+
+
+class TierCommands:
+    """The asynchronous side of Tiering."""
+
+    def __init__(self, store: Store, lane: Lane, tiering: Tiering, instance: str) -> None:
+        self._store = store
+        self._lane = lane
+        self._tiering = tiering
+        self._instance = instance
+        self._segment_bytes = store.geometry.segment_bytes
+
+    async def add(self, config: TierConfig) -> None:
+        """Raises UsageError and HostError; nothing has changed then."""
+        if self._tiering.find(config.path):
+            raise UsageError(f"{config.path} is a tier of {self._instance} already")
+        segments = self._store.segments
+        slot_count = config.size_bytes // self._segment_bytes
+        if segments.count + slot_count > self._store.geometry.segment_capacity:
+            room = self._store.geometry.segment_capacity - segments.count
+            raise UsageError(
+                f"a tier of {format_size(config.size_bytes)}: the segment table has room for "
+                f"{format_size(room * self._segment_bytes)} more"
+            )
+        backing, superblock = await trio.to_thread.run_sync(
+            open_tier, config, self._instance, self._segment_bytes
+        )
+        await ask(self._lane, lambda: self._tiering.add(config.path, backing, superblock))
+
+    async def remove(self, path: str, send: Send) -> None:
+        """Move everything off, then let go of the medium."""
+        tier = self._find(path)
+        report = _Reporter(send)
+        await ask(self._lane, lambda: self._tiering.leave(tier, leaving=True))
+        try:
+            await self._check_room(tier)
+            total = await self._fetch_all(tier, report)
+            with trio.move_on_after(STUCK_S):
+                # Reads that are under way end by themselves.
+                while not await ask(self._lane, lambda: self._tiering.forget(tier)):  # noqa: ASYNC110
+                    await trio.sleep(POLL_S)
+            if tier.number in self._tiering.tiers:
+                raise HostError(f"remove {path}", "requests to it do not end", remedy="try again")
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                if tier.number in self._tiering.tiers:
+                    await ask(self._lane, lambda: self._tiering.leave(tier, leaving=False))
+            raise
+        await report.at(total, total, end=True)
+        await trio.to_thread.run_sync(erase, tier.backing)
+
+    def _find(self, path: str) -> Tier:
+        tier = self._tiering.find(path)
+        if tier is None:
+            there = ", ".join(t.path for t in self._tiering.tiers.values()) or "none"
+            raise UsageError(
+                f"{path} is not a tier of {self._instance}", remedy=f"its tiers: {there}"
+            )
+        return tier
+
+    async def _check_room(self, tier: Tier) -> None:
+        def room() -> tuple[int, int]:
+            segments = self._store.segments
+            others = sum(
+                segments.tier(other.number).free_count
+                for other in self._tiering.tiers.values()
+                if other is not tier and not other.failing and not other.is_leaving
+            )
+            # In RAM sparse segments are packed, so live bytes count there.
+            needed = -(-segments.tier_live_bytes[tier.number] // self._segment_bytes)
+            return needed, others + max(0, segments.free_count - 2)
+
+        needed, there = await ask(self._lane, room)
+        if needed > there:
+            raise HostError(
+                f"remove {tier.path}",
+                f"it holds {format_size(needed * self._segment_bytes)}, and RAM and other tiers "
+                f"have room for {format_size(there * self._segment_bytes)}",
+                remedy="add another tier first",
+            )
+
+    async def _fetch_all(self, tier: Tier, report: _Reporter) -> int:
+        """Fetch every segment of the tier, in the order they lie; returns the bytes moved."""
+        done_bytes = 0
+        progressed_s = trio.current_time()
+        while True:
+            segments = await ask(self._lane, lambda: self._tiering.segments_on(tier))
+            if not segments:
+                return done_bytes
+            moved = 0
+            for segment in segments:
+                moved += await self._one(functools.partial(self._tiering.fetch, segment))
+                await report.at(
+                    done_bytes + moved * self._segment_bytes,
+                    done_bytes + len(segments) * self._segment_bytes,
+                )
+            done_bytes += moved * self._segment_bytes
+            if moved:
+                progressed_s = trio.current_time()
+            elif trio.current_time() - progressed_s > STUCK_S:
+                raise HostError(
+                    f"empty {tier.path}",
+                    f"{len(segments)} segments are left and the pool is full",
+                    remedy="add a tier, or give swap less to do",
+                )
+            else:
+                # The pool is full: pack it, or wait for writeback to other tiers.
+                await ask(self._lane, self._make_room)
+                await trio.sleep(POLL_S)
+
+    def _make_room(self) -> None:
+        self._store.cleaner.run_victim()
+        self._tiering.pump()
+
+    async def _one(self, start: Callable[[Callable[[bool], None]], bool]) -> bool:
+        """Start one transfer on the lane and wait for its end; False if it did not start."""
+        token = trio.lowlevel.current_trio_token()
+        ended = trio.Event()
+        outcome: list[bool] = []
+
+        def done(moved: bool) -> None:
+            outcome.append(moved)
+            token.run_sync_soon(ended.set)
+
+        if not await ask(self._lane, lambda: start(done)):
+            return False
+        await ended.wait()
+        return outcome[0]
+
+    async def drain(self, send: Send) -> None:
+        """Fetch what fits RAM, tier by tier in the order it lies there."""
+        report = _Reporter(send)
+        done = total = 0
+        for tier in list(self._tiering.tiers.values()):
+            segments = await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
+            total += len(segments)
+            for segment in segments:
+                done += await self._one(functools.partial(self._tiering.fetch, segment))
+                await report.at(done * self._segment_bytes, total * self._segment_bytes)
+        await report.at(done * self._segment_bytes, total * self._segment_bytes, end=True)
+
+    async def writeback(
+        self, *, idle_s: float, incompressible: bool, max_bytes: int | None, send: Send
+    ) -> None:
+        """Write sealed segments out now, oldest first. Raises HostError if no tier takes them."""
+        if not self._tiering.tiers:
+            raise UsageError(f"{self._instance} has no tier", remedy="vswapctl tier add PATH:SIZE")
+        report = _Reporter(send)
+        since_s = int(time.monotonic() - idle_s) if idle_s else None
+        segments = await ask(self._lane, lambda: self._tiering.candidates(incompressible, since_s))
+        if max_bytes is not None:
+            segments = segments[: -(-max_bytes // self._segment_bytes)]
+        done = 0
+        for segment in segments:
+            if await ask(self._lane, functools.partial(self._tiering.may_leave, segment)):
+                if not await self._one(functools.partial(self._tiering.write, segment)):
+                    raise HostError("writeback", await ask(self._lane, self._tiering.why_not))
+                done += 1
+            await report.at(done * self._segment_bytes, len(segments) * self._segment_bytes)
+        await report.at(done * self._segment_bytes, done * self._segment_bytes, end=True)
+
+    async def lost(self) -> list[LostPage]:
+        """Pages that could not be verified and were not stored again since."""
+
+        def collect() -> list[LostPage]:
+            words = self._store.words
+            return [
+                LostPage(page * PAGE_BYTES, reason)
+                for page, (word, reason) in sorted(self._lane.lost_pages.items())
+                if words[page] == word
+            ]
+
+        return await ask(self._lane, collect)

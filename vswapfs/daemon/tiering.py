@@ -1,0 +1,493 @@
+"""Tiers at work: carries out the plans of core/homes.py and decides when to make them.
+
+Owns the tiers' media, their state and their counters. All of it runs on the lane, except the jobs
+on I/O threads, which touch only media and buffers. Always holds: a tier that failed gets no more
+segments until a retry, with back-off, has worked; what it holds can still be read.
+"""
+
+import functools
+import logging
+import mmap
+import time
+import uuid as uuids
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from vswapfs.backing.api import Backing
+from vswapfs.core.budget import Budget
+from vswapfs.core.homes import RecordRead, Transfer, Trim
+from vswapfs.core.store import Store, verify
+from vswapfs.daemon.io_threads import IoThreads
+from vswapfs.errors import LostPageError
+from vswapfs.format.message import Tiers, TierStatus
+from vswapfs.format.tier import (
+    SUPERBLOCK_COPY_OFFSET,
+    SegmentHeader,
+    Superblock,
+    pack_segment_header,
+    slot_offset_bytes,
+)
+from vswapfs.fuse.lane import Fetched, Lane
+from vswapfs.units import PAGE_BYTES
+
+WRITES_IN_FLIGHT_MAX: Final = 2
+TRIM_BATCH_SLOTS: Final = 16
+BACKOFF_FIRST_S: Final = 1.0
+BACKOFF_MAX_S: Final = 60.0
+MERGE_GAP_BYTES: Final = 32 << 10
+"""Records nearer to each other than this are read in one go: a random read of 16 KiB takes 47 us
+where one of 4 KiB takes 36 (measured)."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Tier:
+    """One tier. ``number`` is its home number in the segment table."""
+
+    number: int
+    path: str
+    backing: Backing
+    superblock: Superblock
+    is_leaving: bool = False
+    failing: str = ""
+    retry_at_s: float = 0.0
+    backoff_s: float = BACKOFF_FIRST_S
+    written_bytes: int = 0
+    read_bytes: int = 0
+    trimmed_bytes: int = 0
+    write_errors: int = 0
+    read_errors: int = 0
+
+
+class Tiering:
+    """The lane's TierIo, and what commands need of the tiers. Called on the lane only."""
+
+    def __init__(self, store: Store, lane: Lane, budget_bytes_per_day: int | None) -> None:
+        self._store = store
+        self._homes = store.homes
+        self._lane = lane
+        self._threads = IoThreads(lane.submit)
+        self._segment_bytes = store.geometry.segment_bytes
+        self.tiers: dict[int, Tier] = {}
+        self._writes_in_flight = 0
+        self._cleaning = False
+        self._scratch = [_scratch(2 * self._segment_bytes) for _ in range(4)]
+        self.budget = Budget(budget_bytes_per_day, 0, 0) if budget_bytes_per_day else None
+        self.budget_spent = False
+
+    def start(self) -> None:
+        self._threads.start()
+
+    def stop(self) -> None:
+        """After the lane has ended: end the threads, let go of the media."""
+        self._threads.stop()
+        for tier in self.tiers.values():
+            tier.backing.close()
+
+    # -- which tiers there are ---------------------------------------------------------------
+
+    def add(self, path: str, backing: Backing, superblock: Superblock) -> Tier:
+        """Take a tier whose superblock has been written."""
+        number = self._store.segments.add_tier(superblock.slot_count)
+        tier = Tier(number, path, backing, superblock)
+        self.tiers[number] = tier
+        if self.budget and superblock.budget_bytes_per_day:
+            saved = superblock.budget_window_start_unix_s, superblock.budget_spent_bytes
+            if saved > (self.budget.window_start_s, self.budget.spent_bytes):
+                self.budget.window_start_s, self.budget.spent_bytes = saved
+        self.pump()
+        return tier
+
+    def find(self, path: str) -> Tier | None:
+        return next((tier for tier in self.tiers.values() if tier.path == path), None)
+
+    def forget(self, tier: Tier) -> bool:
+        """Drop a tier that holds nothing any more; False while something still uses it."""
+        slots = self._store.segments.tier(tier.number)
+        if self._homes.on_tier(tier.number) or slots.is_any_pinned():
+            return False
+        self._store.segments.remove_tier(tier.number)
+        del self.tiers[tier.number]
+        return True
+
+    def leave(self, tier: Tier, *, leaving: bool) -> None:
+        """Send no more segments there, or again."""
+        tier.is_leaving = leaving
+        self._set_closed(tier)
+
+    def _set_closed(self, tier: Tier) -> None:
+        if tier.is_leaving or tier.failing:
+            self._homes.closed_tiers.add(tier.number)
+        else:
+            self._homes.closed_tiers.discard(tier.number)
+
+    # -- TierIo ------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Start what is due by the watermarks; trim; fetch what is to be cleaned."""
+        self._store.segments.now_s = int(time.monotonic())
+        while self._writes_in_flight < WRITES_IN_FLIGHT_MAX and self._homes.writeback_due():
+            segment = self._homes.choose(leave=self._store.cleaner.victim)
+            if segment is None or not self.write(segment, self._written_by_watermark):
+                break
+        if trim := self._homes.plan_trim(TRIM_BATCH_SLOTS):
+            self._trim(trim)
+        self._clean_tiers()
+
+    def room_is_coming(self) -> bool:
+        self.pump()
+        return self._writes_in_flight > 0
+
+    def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
+        job = functools.partial(self._read_records, plans)
+        self._threads.do(
+            job, lambda fetched, error: done(fetched if error is None else _all_lost(plans, error))
+        )
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def write(self, segment: int, done: Callable[[bool], None]) -> bool:
+        """Write a segment to the first tier that takes it; False if none does, or the budget is
+        spent. ``done(moved)`` follows."""
+        length_bytes = self._segment_bytes
+        if self.budget and not self._allowed(length_bytes):
+            return False
+        plan = self._homes.plan_write(segment)
+        if plan is None:
+            return False
+        tier = self.tiers[plan.tier]
+        header = SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid)
+        packed = pack_segment_header(header)
+        pool = self._store.pool
+        pool[plan.ram_start : plan.ram_start + len(packed)] = packed
+        offset = slot_offset_bytes(plan.slot, self._segment_bytes)
+        buffer = pool[plan.ram_start : plan.ram_start + plan.length_bytes]
+        self._writes_in_flight += 1
+        self._threads.do(
+            functools.partial(tier.backing.write, offset, buffer),
+            lambda _, error: self._write_ended(plan, tier, error, done),
+        )
+        return True
+
+    def _write_ended(
+        self, plan: Transfer, tier: Tier, error: BaseException | None, done: Callable[[bool], None]
+    ) -> None:
+        self._writes_in_flight -= 1
+        if error is None:
+            tier.written_bytes += plan.length_bytes
+            self._works(tier)
+        else:
+            tier.write_errors += 1
+            self._fails(tier, f"write of {plan.length_bytes} bytes to slot {plan.slot}: {error}")
+        done(self._homes.end_write(plan, ok=error is None))
+        self._lane.serve_parked()
+        self.pump()
+
+    def _written_by_watermark(self, _moved: bool) -> None:
+        """pump goes on by itself."""
+
+    def _allowed(self, length_bytes: int) -> bool:
+        assert self.budget
+        before = self.budget.spent_bytes
+        allowed = self.budget.charge(length_bytes, int(time.time()))
+        if self.budget_spent == allowed:
+            self.budget_spent = not allowed
+            _log.warning("the write budget is %s", "spent" if not allowed else "renewed")
+        if allowed and self.budget.spent_bytes != before:
+            self.save_superblocks()
+        return allowed
+
+    def save_superblocks(self) -> None:
+        """Keep the charge of the write budget on every tier."""
+        for tier in self.tiers.values():
+            superblock = replace(
+                tier.superblock,
+                generation=tier.superblock.generation + 1,
+                budget_bytes_per_day=self.budget.bytes_per_day if self.budget else 0,
+                budget_window_start_unix_s=self.budget.window_start_s if self.budget else 0,
+                budget_spent_bytes=self.budget.spent_bytes if self.budget else 0,
+            )
+            tier.superblock = superblock
+            self._threads.do(
+                functools.partial(write_superblock, tier.backing, superblock),
+                functools.partial(self._superblock_written, tier),
+            )
+
+    def _superblock_written(self, tier: Tier, _: Any, error: BaseException | None) -> None:
+        if error is not None:
+            tier.write_errors += 1
+            self._fails(tier, f"write of the superblock: {error}")
+
+    def candidates(self, incompressible: bool, idle_since_s: int | None) -> list[int]:
+        """Segments that writeback by hand would write, in order."""
+        return self._homes.candidates(incompressible=incompressible, idle_since_s=idle_since_s)
+
+    def may_leave(self, segment: int) -> bool:
+        return self._homes.may_leave(segment) and segment != self._store.cleaner.victim
+
+    def segments_on(self, tier: Tier) -> list[int]:
+        return self._homes.on_tier(tier.number)
+
+    def why_not(self) -> str:
+        """Why a segment could not be written."""
+        if self.budget_spent:
+            return "the write budget is spent"
+        failing = [f"{tier.path}: {tier.failing}" for tier in self.tiers.values() if tier.failing]
+        return "; ".join(failing) or "no tier has a free slot"
+
+    # -- failing tiers -----------------------------------------------------------------------
+
+    def _fails(self, tier: Tier, why: str) -> None:
+        if not tier.failing:
+            _log.error("tier %s is failing: %s", tier.path, why)
+        tier.failing = why
+        tier.retry_at_s = time.monotonic() + tier.backoff_s
+        tier.backoff_s = min(tier.backoff_s * 2, BACKOFF_MAX_S)
+        self._set_closed(tier)
+
+    def _works(self, tier: Tier) -> None:
+        if tier.failing:
+            _log.warning("tier %s works again", tier.path)
+        tier.failing, tier.backoff_s = "", BACKOFF_FIRST_S
+        self._set_closed(tier)
+
+    def tick(self) -> None:
+        """Once a second: try failing tiers again, whose back-off is over; renew the budget."""
+        for tier in self.tiers.values():
+            if tier.failing and time.monotonic() >= tier.retry_at_s and not tier.is_leaving:
+                # Open to one write: it closes again if that fails.
+                tier.retry_at_s = time.monotonic() + tier.backoff_s
+                self._homes.closed_tiers.discard(tier.number)
+        if trim := self._homes.plan_trim(1):
+            self._trim(trim)
+        self.pump()
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def fetch(self, segment: int, done: Callable[[bool], None]) -> bool:
+        """Read a segment into RAM; False if there is no room now. ``done(moved)`` follows."""
+        plan = self._homes.plan_fetch(segment)
+        if plan is None:
+            return False
+        tier = self.tiers[plan.tier]
+        buffer = self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
+        offset = slot_offset_bytes(plan.slot, self._segment_bytes)
+        self._threads.do(
+            functools.partial(_read_what_can_be_read, tier.backing, offset, buffer),
+            lambda errors, error: self._fetch_ended(plan, tier, errors, error, done),
+        )
+        return True
+
+    def _fetch_ended(
+        self,
+        plan: Transfer,
+        tier: Tier,
+        unreadable_blocks: int | None,
+        error: BaseException | None,
+        done: Callable[[bool], None],
+    ) -> None:
+        if unreadable_blocks:
+            tier.read_errors += unreadable_blocks
+            _log.error(
+                "tier %s: %d blocks of slot %d cannot be read",
+                tier.path,
+                unreadable_blocks,
+                plan.slot,
+            )
+        tier.read_bytes += plan.length_bytes
+        done(self._homes.end_fetch(plan, ok=error is None))
+        self._lane.serve_parked()
+
+    def _clean_tiers(self) -> None:
+        """Fetch the sparsest segment of a tier that is short of slots; the RAM cleaner does the
+        rest, and its survivors are written out again with others."""
+        if self._cleaning:
+            return
+        for tier in self.tiers.values():
+            if not tier.is_leaving and self._homes.tier_short(tier.number):
+                segment = self._homes.sparsest(tier.number)
+                if segment is not None and self.fetch(
+                    segment, functools.partial(self._fetched_to_clean, segment)
+                ):
+                    self._cleaning = True
+                    return
+
+    def _fetched_to_clean(self, segment: int, moved: bool) -> None:
+        self._cleaning = False
+        if moved:
+            self._store.cleaner.wanted.append(segment)
+            self._store.cleaner.run_victim()
+
+    def _read_records(self, plans: list[RecordRead]) -> Fetched:
+        """On an I/O thread: neighbours in one read, each record verified."""
+        fetched: Fetched = {}
+        plans = sorted(plans, key=lambda plan: (plan.tier, plan.slot, plan.offset_bytes))
+        scratch = self._scratch.pop() if self._scratch else _scratch(2 * self._segment_bytes)
+        try:
+            for run in _runs(plans):
+                self._read_run(run, scratch, fetched)
+        finally:
+            self._scratch.append(scratch)
+        return fetched
+
+    def _read_run(self, run: list[RecordRead], scratch: memoryview, fetched: Fetched) -> None:
+        tier = self.tiers[run[0].tier]
+        start = run[0].offset_bytes // PAGE_BYTES * PAGE_BYTES
+        end = run[-1].offset_bytes + run[-1].length_bytes
+        length = -(-(end - start) // PAGE_BYTES) * PAGE_BYTES
+        base = slot_offset_bytes(run[0].slot, self._segment_bytes)
+        tier.read_bytes += length
+        try:
+            tier.backing.read_into(base + start, scratch[:length])
+        except OSError as error:
+            tier.read_errors += 1
+            if len(run) > 1:
+                # Perhaps only one of them lies on the bad block.
+                for plan in run:
+                    self._read_run([plan], scratch, fetched)
+            else:
+                fetched[run[0].word] = LostPageError(
+                    run[0].page,
+                    f"page {run[0].page} cannot be read from {tier.path} at byte "
+                    f"{base + run[0].offset_bytes}: {error}",
+                )
+            return
+        for plan in run:
+            at = plan.offset_bytes - start
+            try:
+                fetched[plan.word] = verify(
+                    plan.page, plan.word, scratch[at : at + plan.length_bytes]
+                )
+            except LostPageError as lost:
+                lost.message += f"; tier {tier.path} at byte {base + plan.offset_bytes}"
+                fetched[plan.word] = lost
+
+    # -- trims and figures -------------------------------------------------------------------
+
+    def _trim(self, plan: Trim) -> None:
+        tier = self.tiers[plan.tier]
+
+        def job() -> int:
+            done = 0
+            for first, count in _neighbours(plan.slots):
+                offset = slot_offset_bytes(first, self._segment_bytes)
+                tier.backing.trim(offset, count * self._segment_bytes)
+                done += count * self._segment_bytes
+            return done
+
+        def ended(trimmed_bytes: int | None, error: BaseException | None) -> None:
+            tier.trimmed_bytes += trimmed_bytes or 0
+            if error is not None:
+                _log.warning("tier %s: trim: %s", tier.path, error)
+            self._homes.end_trim(plan)
+
+        self._threads.do(job, ended)
+
+    def answer(self) -> Tiers:
+        budget = self.budget
+        return Tiers(
+            self.status(),
+            budget.bytes_per_day if budget else None,
+            budget.left_bytes(int(time.time())) if budget else None,
+        )
+
+    def status(self) -> list[TierStatus]:
+        found = []
+        for tier in self.tiers.values():
+            slots = self._store.segments.tier(tier.number)
+            used = slots.slot_count - slots.free_count
+            detail = tier.failing
+            if not detail and self.budget_spent:
+                detail = "waits: the write budget is spent"
+            found.append(
+                TierStatus(
+                    path=tier.path,
+                    uuid=str(uuids.UUID(bytes=tier.superblock.uuid)),
+                    state="leaving" if tier.is_leaving else "failing" if tier.failing else "ok",
+                    size_bytes=slots.slot_count * self._segment_bytes,
+                    used_bytes=used * self._segment_bytes,
+                    live_bytes=self._store.segments.tier_live_bytes[tier.number],
+                    written_bytes=tier.written_bytes,
+                    read_bytes=tier.read_bytes,
+                    trimmed_bytes=tier.trimmed_bytes,
+                    write_errors=tier.write_errors,
+                    read_errors=tier.read_errors,
+                    detail=detail,
+                )
+            )
+        return found
+
+
+def write_superblock(backing: Backing, superblock: Superblock) -> None:
+    """The copy first, so that one of the two is whole at any moment."""
+    block = _scratch(PAGE_BYTES)
+    block[:] = superblock.pack()
+    for offset in (SUPERBLOCK_COPY_OFFSET, 0):
+        backing.write(offset, block)
+        backing.flush()
+
+
+def erase(backing: Backing) -> None:
+    """The medium is nobody's tier any more: remove the superblock, give the rest back."""
+    block = _scratch(PAGE_BYTES)
+    for offset in (0, SUPERBLOCK_COPY_OFFSET):
+        backing.write(offset, block)
+    backing.trim(0, backing.size_bytes)
+    backing.flush()
+    backing.close()
+
+
+def _scratch(size_bytes: int) -> memoryview:
+    """Page-aligned memory for direct I/O."""
+    return memoryview(mmap.mmap(-1, size_bytes))
+
+
+def _read_what_can_be_read(backing: Backing, offset: int, buffer: memoryview) -> int:
+    """Read a whole segment; where that fails block by block, with zeros for what is unreadable.
+    Returns the number of unreadable blocks; the records in them fail their checksums."""
+    try:
+        backing.read_into(offset, buffer)
+    except OSError:
+        unreadable = 0
+        for start in range(0, len(buffer), PAGE_BYTES):
+            try:
+                backing.read_into(offset + start, buffer[start : start + PAGE_BYTES])
+            except OSError:
+                buffer[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
+                unreadable += 1
+        return unreadable
+    return 0
+
+
+def _runs(plans: list[RecordRead]) -> list[list[RecordRead]]:
+    """Records of one slot that are near enough to be read together."""
+    runs: list[list[RecordRead]] = []
+    for plan in plans:
+        last = runs[-1][-1] if runs else None
+        if (
+            last
+            and (last.tier, last.slot) == (plan.tier, plan.slot)
+            and plan.offset_bytes - last.offset_bytes - last.length_bytes <= MERGE_GAP_BYTES
+        ):
+            runs[-1].append(plan)
+        else:
+            runs.append([plan])
+    return runs
+
+
+def _neighbours(slots: list[int]) -> list[tuple[int, int]]:
+    """Ascending slots as (first, count) of consecutive ones."""
+    found: list[tuple[int, int]] = []
+    for slot in slots:
+        if found and slot == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((slot, 1))
+    return found
+
+
+def _all_lost(plans: list[RecordRead], error: BaseException) -> Fetched:
+    _log.error("reading records failed: %r", error)
+    return {plan.word: LostPageError(plan.page, f"page {plan.page}: {error}") for plan in plans}
