@@ -23,6 +23,8 @@ from vswapfs.core.check import check
 from vswapfs.core.segment import FREE, SLOT_SHIFT
 from vswapfs.core.store import Store
 from vswapfs.errors import PoolFullError
+from vswapfs.format.record import HEADER_BYTES
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 GEOMETRY = Geometry(page_count=520, slot_count=6, segment_bytes=1 << 14)
 OVER = ("zero", "same", "text", "random")

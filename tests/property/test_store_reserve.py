@@ -9,6 +9,7 @@ from regions import Model, deadline, make_page
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.descriptor import place
+from vswapfs.core.figures import figures
 from vswapfs.core.store import Store
 from vswapfs.errors import PoolFullError
 
@@ -106,10 +107,10 @@ def test_records_that_die_during_a_scan_are_found() -> None:
 
 def test_a_refused_store_says_so_and_changes_nothing() -> None:
     model = full_model("random", 1 << 17)
-    before = model.store.stats()
+    before = figures(model.store)
     with pytest.raises(PoolFullError):
         model.store.store(PAGES - 1, make_page(model.rng, "random"))
-    after = model.store.stats()
+    after = figures(model.store)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == set()
     assert check(model.store) == []

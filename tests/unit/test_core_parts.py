@@ -11,6 +11,7 @@ from vswapfs.core import descriptor
 from vswapfs.core.buffers import PATTERN_COUNT_MAX, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.codec import INCOMPRESSIBLE_BYTES, DecodeError, checksum, decode, encode
+from vswapfs.core.figures import figures
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, LogHead
 from vswapfs.core.samefill import ZERO, FillPatterns, pattern_of
 from vswapfs.core.segment import FREE, OPEN, SEALED, SegmentTable
@@ -150,13 +151,13 @@ def test_store_falls_back_when_the_pattern_table_is_full() -> None:
     store = Store(geometry, make_buffers(geometry))
     for number in range(1, PATTERN_COUNT_MAX + 1):
         store.store(number, pattern(number) * 512)
-    stats = store.stats()
+    stats = figures(store)
     assert stats["refusals.patterns_full"] == stats["pages.pool"] == 1
     assert stats["pages.same"] == stats["pool.patterns"] == PATTERN_COUNT_MAX - 1
     assert store.load(PATTERN_COUNT_MAX) == pattern(PATTERN_COUNT_MAX) * 512
     store.discard(17, 1)
     store.store(PATTERN_COUNT_MAX, pattern(PATTERN_COUNT_MAX) * 512)
-    assert store.stats()["pages.pool"] == 0
+    assert figures(store)["pages.pool"] == 0
     assert check(store) == []
 
 
@@ -173,7 +174,7 @@ def test_same_filled_scope(scope: SameFilled, kinds: tuple[int, int, int]) -> No
     store = Store(geometry, make_buffers(geometry), scope)
     store.store(0, bytes(4096))
     store.store(1, b"\x01" * 4096)
-    stats = store.stats()
+    stats = figures(store)
     assert (stats["pages.zero"], stats["pages.same"], stats["pages.pool"]) == kinds
     assert (store.load(0), store.load(1)) == (bytes(4096), b"\x01" * 4096)
     assert stats["refusals.patterns_full"] == 0

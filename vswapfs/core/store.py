@@ -10,8 +10,6 @@ are derived and follow; ``Store.attach`` counts them again from the buffers alon
 Always holds: what `load` returns is what was last stored there, or zeros; otherwise it raises.
 """
 
-import struct
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +19,7 @@ from typing import Final
 from vswapfs.core import policy
 from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Buffers, Geometry
 from vswapfs.core.cleaner import Cleaner
-from vswapfs.core.codec import DecodeError, checksum, decode, encode
+from vswapfs.core.codec import checksum, encode
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
     CLUSTER_SHIFT,
@@ -44,7 +42,7 @@ from vswapfs.core.descriptor import (
 )
 from vswapfs.core.homes import Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
-from vswapfs.core.samefill import ZERO, ZERO_PAGE, FillPatterns, pattern_of
+from vswapfs.core.samefill import ZERO_PAGE, FillPatterns, pattern_of
 from vswapfs.core.segment import (
     FREE,
     SLOT_SHIFT,
@@ -53,10 +51,10 @@ from vswapfs.core.segment import (
     SegmentTable,
     resident_bytes,
 )
+from vswapfs.core.verify import NotInRamError, lost, verify
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
 from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
-from vswapfs.units import PAGE_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
@@ -73,44 +71,6 @@ class SameFilled(StrEnum):
     ZERO = "zero"
     SAME = "same"
     OFF = "off"
-
-
-class NotInRamError(Exception):
-    """The page is on a tier. Not an error of the tree: it tells the lane to have it fetched."""
-
-    def __init__(self, page: int, word: int) -> None:
-        super().__init__(f"page {page} is on a tier")
-        self.page = page
-        self.word = word
-
-
-def lost(page: int, word: int, reason: str) -> LostPageError:
-    """The error for a page whose descriptor or record is damaged."""
-    segment, offset, length_bytes = place(word)
-    return LostPageError(
-        page,
-        f"page {page} (offset {page * PAGE_BYTES:#x}) cannot be verified: {reason}; record of "
-        f"{length_bytes} bytes at offset {offset} of segment {segment}",
-    )
-
-
-def verify(page: int, word: int, found: memoryview) -> bytes:
-    """The page in the bytes of its record, header included. Raises LostPageError.
-
-    Touches no store: I/O threads verify what they read.
-    """
-    try:
-        expected, owner, tag = HEADER.unpack_from(found)
-        data = decode(tag >> CODEC_SHIFT, found[HEADER_BYTES:])
-    except DecodeError as error:
-        raise lost(page, word, str(error)) from None
-    except struct.error as error:
-        raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
-    if checksum(data) != expected:
-        raise lost(page, word, f"checksum is not {expected:016x}")
-    if owner != page:
-        raise lost(page, word, f"the record is page {owner}'s")
-    return data
 
 
 class Store:
@@ -432,56 +392,11 @@ class Store:
         """Clean in a slice of about ``steps`` record copies; False when there is nothing to do."""
         return self.cleaner.run(steps)
 
-    # -- figures -----------------------------------------------------------------------------
-
     def used_bytes(self) -> int:
         """RAM that segments take: all touched pages of them."""
         return self.segments.sealed_resident_bytes + sum(
             resident_bytes(head.position) for head in self.heads if head.segment >= 0
         )
-
-    def derived_bytes(self) -> int:
-        """Memory of the derived arrays, which are not in the flat buffers."""
-        return sys.getsizeof(self.cluster_pages) + sys.getsizeof(self.segments.live_bytes)
-
-    def stats(self) -> dict[str, int]:
-        """The store's share of the field table in stats.py."""
-        geometry, segments, cleaner = self.geometry, self.segments, self.cleaner
-        zero_pages = self.patterns.pages(ZERO)
-        filled_pages = self.patterns.page_count
-        used_pages = sum(self.cluster_pages)
-        stored_pages = used_pages - filled_pages
-        disk_pages = sum(segments.tier_live_pages[1:])
-        disk_bytes = sum(segments.tier_live_bytes[1:])
-        return {
-            "pages.empty": geometry.page_count - used_pages,
-            "pages.zero": zero_pages,
-            "pages.same": filled_pages - zero_pages,
-            "pages.pool": stored_pages - disk_pages,
-            "pages.disk": disk_pages,
-            "pages.incompressible": self.incompressible_pages,
-            "pages.stored_total": self.stored_total,
-            "pages.loaded_total": self.loaded_total,
-            "pages.discarded_total": self.discarded_total,
-            "pool.limit_bytes": geometry.slot_count * geometry.segment_bytes,
-            "pool.used_bytes": self.used_bytes(),
-            "pool.live_bytes": sum(segments.live_bytes) - disk_bytes,
-            "pool.header_bytes": (stored_pages - disk_pages) * HEADER_BYTES,
-            "pool.original_bytes": (stored_pages - disk_pages) * PAGE_BYTES,
-            "pool.segments": geometry.slot_count - segments.free_count,
-            "pool.segments_free": segments.free_count,
-            "pool.patterns": self.patterns.distinct_count,
-            "disk.live_bytes": disk_bytes,
-            "disk.segments_written_total": self.homes.written_segments_total,
-            "disk.segments_fetched_total": self.homes.fetched_segments_total,
-            "refusals.patterns_full": self.patterns_full_total,
-            "checksum_errors": self.checksum_errors,
-            "damaged_descriptors": self.damaged_descriptors,
-            "cleaner.segments_total": cleaner.cleaned_total,
-            "cleaner.moved_pages_total": cleaner.moved_pages_total,
-            "cleaner.moved_bytes_total": cleaner.moved_bytes_total,
-            "cleaner.damaged_segments_total": cleaner.damaged_total,
-        }
 
 
 def _used(words: list[int]) -> int:

@@ -24,6 +24,7 @@ from vswapfs.backing.file import FileBacking
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
+from vswapfs.core.figures import derived_bytes, figures
 from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, takedown
@@ -31,8 +32,9 @@ from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import make_geometry
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
+from vswapfs.daemon.medium import open_tier
 from vswapfs.daemon.report import Reporter
-from vswapfs.daemon.tier_commands import TierCommands, open_tier
+from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
@@ -362,12 +364,12 @@ class _Service:
 
     async def _stats(self) -> dict[str, int]:
         def collect() -> dict[str, int]:
-            values = self._store.stats() | self._lane.stats()
+            values = figures(self._store) | self._lane.stats()
             values["internal_errors"] += (
                 self._namespace.internal_errors + self._control.internal_errors
             )
             values["metadata_bytes"] = (
-                self._tables_bytes() + self._store.derived_bytes() + values["pool.header_bytes"]
+                self._tables_bytes() + derived_bytes(self._store) + values["pool.header_bytes"]
             )
             return values
 

@@ -6,53 +6,25 @@ goes on meanwhile. A command whose client is gone is given up at the next line i
 
 import functools
 import time
-import uuid
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from vswapfs.backing.file import FileBacking
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
-from vswapfs.daemon.tiering import Tier, Tiering, erase, write_superblock
+from vswapfs.daemon.medium import erase, open_tier
+from vswapfs.daemon.tier import Tier
+from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import HostError, UsageError
 from vswapfs.format.message import LostPage, Progress, TierConfig
-from vswapfs.format.tier import Superblock
 from vswapfs.fuse.lane import Lane
 from vswapfs.units import PAGE_BYTES, format_size
 
 PROGRESS_INTERVAL_S: Final = 0.5
 POLL_S: Final = 0.02
 STUCK_S: Final = 30.0
-
-
-def open_tier(
-    config: TierConfig, instance: str, segment_bytes: int
-) -> tuple[FileBacking, Superblock]:
-    """Take the file or device and write its superblock. Blocks; raises UsageError and HostError."""
-    backing = FileBacking.open(
-        config.path, config.size_bytes, overwrite=config.overwrite, owner=instance
-    )
-    previous = backing.previous
-    superblock = Superblock(
-        uuid=uuid.uuid4().bytes,
-        name=instance,
-        segment_bytes=segment_bytes,
-        slot_count=config.size_bytes // segment_bytes - 1,
-        generation=previous.generation + 1 if previous else 1,
-        created_unix_s=int(time.time()),
-        budget_bytes_per_day=previous.budget_bytes_per_day if previous else 0,
-        budget_window_start_unix_s=previous.budget_window_start_unix_s if previous else 0,
-        budget_spent_bytes=previous.budget_spent_bytes if previous else 0,
-    )
-    try:
-        write_superblock(backing, superblock)
-    except OSError as error:
-        backing.close()
-        raise HostError(f"write the superblock of {config.path}", str(error)) from None
-    return backing, superblock
 
 
 class _Reporter:

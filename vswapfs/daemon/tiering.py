@@ -7,58 +7,33 @@ segments until a retry, with back-off, has worked; what it holds can still be re
 
 import functools
 import logging
-import mmap
 import time
 import uuid as uuids
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from vswapfs.backing.api import Backing
 from vswapfs.core.budget import Budget
 from vswapfs.core.homes import RecordRead, Transfer, Trim
-from vswapfs.core.store import Store, verify
+from vswapfs.core.store import Store
 from vswapfs.daemon.io_threads import IoThreads
-from vswapfs.errors import LostPageError
+from vswapfs.daemon.medium import read_what_can_be_read, write_superblock
+from vswapfs.daemon.record_reader import RecordReader, all_lost
+from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
 from vswapfs.format.message import Tiers, TierStatus
 from vswapfs.format.tier import (
-    SUPERBLOCK_COPY_OFFSET,
     SegmentHeader,
     Superblock,
     pack_segment_header,
     slot_offset_bytes,
 )
 from vswapfs.fuse.lane import Fetched, Lane
-from vswapfs.units import PAGE_BYTES
 
 WRITES_IN_FLIGHT_MAX: Final = 2
 TRIM_BATCH_SLOTS: Final = 16
-BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 60.0
-MERGE_GAP_BYTES: Final = 32 << 10
-"""Records nearer to each other than this are read in one go: a random read of 16 KiB takes 47 us
-where one of 4 KiB takes 36 (measured)."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Tier:
-    """One tier. ``number`` is its home number in the segment table."""
-
-    number: int
-    path: str
-    backing: Backing
-    superblock: Superblock
-    is_leaving: bool = False
-    failing: str = ""
-    retry_at_s: float = 0.0
-    backoff_s: float = BACKOFF_FIRST_S
-    written_bytes: int = 0
-    read_bytes: int = 0
-    trimmed_bytes: int = 0
-    write_errors: int = 0
-    read_errors: int = 0
 
 
 class Tiering:
@@ -71,9 +46,9 @@ class Tiering:
         self._threads = IoThreads(lane.submit)
         self._segment_bytes = store.geometry.segment_bytes
         self.tiers: dict[int, Tier] = {}
+        self._reader = RecordReader(self.tiers, self._segment_bytes)
         self._writes_in_flight = 0
         self._cleaning = False
-        self._scratch = [_scratch(2 * self._segment_bytes) for _ in range(4)]
         self.budget = Budget(budget_bytes_per_day, 0, 0) if budget_bytes_per_day else None
         self.budget_spent = False
 
@@ -141,9 +116,9 @@ class Tiering:
         return self._writes_in_flight > 0
 
     def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
-        job = functools.partial(self._read_records, plans)
+        job = functools.partial(self._reader.read, plans)
         self._threads.do(
-            job, lambda fetched, error: done(fetched if error is None else _all_lost(plans, error))
+            job, lambda fetched, error: done(fetched if error is None else all_lost(plans, error))
         )
 
     # -- writing -----------------------------------------------------------------------------
@@ -275,7 +250,7 @@ class Tiering:
         buffer = self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
         offset = slot_offset_bytes(plan.slot, self._segment_bytes)
         self._threads.do(
-            functools.partial(_read_what_can_be_read, tier.backing, offset, buffer),
+            functools.partial(read_what_can_be_read, tier.backing, offset, buffer),
             lambda errors, error: self._fetch_ended(plan, tier, errors, error, done),
         )
         return True
@@ -319,50 +294,6 @@ class Tiering:
         if moved:
             self._store.cleaner.wanted.append(segment)
             self._store.cleaner.run_victim()
-
-    def _read_records(self, plans: list[RecordRead]) -> Fetched:
-        """On an I/O thread: neighbours in one read, each record verified."""
-        fetched: Fetched = {}
-        plans = sorted(plans, key=lambda plan: (plan.tier, plan.slot, plan.offset_bytes))
-        scratch = self._scratch.pop() if self._scratch else _scratch(2 * self._segment_bytes)
-        try:
-            for run in _runs(plans):
-                self._read_run(run, scratch, fetched)
-        finally:
-            self._scratch.append(scratch)
-        return fetched
-
-    def _read_run(self, run: list[RecordRead], scratch: memoryview, fetched: Fetched) -> None:
-        tier = self.tiers[run[0].tier]
-        start = run[0].offset_bytes // PAGE_BYTES * PAGE_BYTES
-        end = run[-1].offset_bytes + run[-1].length_bytes
-        length = -(-(end - start) // PAGE_BYTES) * PAGE_BYTES
-        base = slot_offset_bytes(run[0].slot, self._segment_bytes)
-        tier.read_bytes += length
-        try:
-            tier.backing.read_into(base + start, scratch[:length])
-        except OSError as error:
-            tier.read_errors += 1
-            if len(run) > 1:
-                # Perhaps only one of them lies on the bad block.
-                for plan in run:
-                    self._read_run([plan], scratch, fetched)
-            else:
-                fetched[run[0].word] = LostPageError(
-                    run[0].page,
-                    f"page {run[0].page} cannot be read from {tier.path} at byte "
-                    f"{base + run[0].offset_bytes}: {error}",
-                )
-            return
-        for plan in run:
-            at = plan.offset_bytes - start
-            try:
-                fetched[plan.word] = verify(
-                    plan.page, plan.word, scratch[at : at + plan.length_bytes]
-                )
-            except LostPageError as lost:
-                lost.message += f"; tier {tier.path} at byte {base + plan.offset_bytes}"
-                fetched[plan.word] = lost
 
     # -- trims and figures -------------------------------------------------------------------
 
@@ -420,63 +351,6 @@ class Tiering:
         return found
 
 
-def write_superblock(backing: Backing, superblock: Superblock) -> None:
-    """The copy first, so that one of the two is whole at any moment."""
-    block = _scratch(PAGE_BYTES)
-    block[:] = superblock.pack()
-    for offset in (SUPERBLOCK_COPY_OFFSET, 0):
-        backing.write(offset, block)
-        backing.flush()
-
-
-def erase(backing: Backing) -> None:
-    """The medium is nobody's tier any more: remove the superblock, give the rest back."""
-    block = _scratch(PAGE_BYTES)
-    for offset in (0, SUPERBLOCK_COPY_OFFSET):
-        backing.write(offset, block)
-    backing.trim(0, backing.size_bytes)
-    backing.flush()
-    backing.close()
-
-
-def _scratch(size_bytes: int) -> memoryview:
-    """Page-aligned memory for direct I/O."""
-    return memoryview(mmap.mmap(-1, size_bytes))
-
-
-def _read_what_can_be_read(backing: Backing, offset: int, buffer: memoryview) -> int:
-    """Read a whole segment; where that fails block by block, with zeros for what is unreadable.
-    Returns the number of unreadable blocks; the records in them fail their checksums."""
-    try:
-        backing.read_into(offset, buffer)
-    except OSError:
-        unreadable = 0
-        for start in range(0, len(buffer), PAGE_BYTES):
-            try:
-                backing.read_into(offset + start, buffer[start : start + PAGE_BYTES])
-            except OSError:
-                buffer[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
-                unreadable += 1
-        return unreadable
-    return 0
-
-
-def _runs(plans: list[RecordRead]) -> list[list[RecordRead]]:
-    """Records of one slot that are near enough to be read together."""
-    runs: list[list[RecordRead]] = []
-    for plan in plans:
-        last = runs[-1][-1] if runs else None
-        if (
-            last
-            and (last.tier, last.slot) == (plan.tier, plan.slot)
-            and plan.offset_bytes - last.offset_bytes - last.length_bytes <= MERGE_GAP_BYTES
-        ):
-            runs[-1].append(plan)
-        else:
-            runs.append([plan])
-    return runs
-
-
 def _neighbours(slots: list[int]) -> list[tuple[int, int]]:
     """Ascending slots as (first, count) of consecutive ones."""
     found: list[tuple[int, int]] = []
@@ -486,8 +360,3 @@ def _neighbours(slots: list[int]) -> list[tuple[int, int]]:
         else:
             found.append((slot, 1))
     return found
-
-
-def _all_lost(plans: list[RecordRead], error: BaseException) -> Fetched:
-    _log.error("reading records failed: %r", error)
-    return {plan.word: LostPageError(plan.page, f"page {plan.page}: {error}") for plan in plans}

@@ -23,9 +23,11 @@ from time import perf_counter_ns, sleep
 from typing import Any, Final, Protocol
 
 from vswapfs.core.homes import RecordRead
-from vswapfs.core.store import NotInRamError, Store
+from vswapfs.core.store import Store
+from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
 from vswapfs.fuse import wire
+from vswapfs.fuse.behind import Behind
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
 WINDOW_NS: Final = 200_000
@@ -42,7 +44,6 @@ IDLE_BEFORE_PACKING_MS: Final = 100
 
 LOST_PAGES_MAX: Final = 10_000
 
-FORWARD_MAX_BYTES: Final = 1 << 17
 _PAIR_CHECK_INTERVAL: Final = 16
 _PAGE_MASK: Final = PAGE_BYTES - 1
 
@@ -84,7 +85,7 @@ class Lane:
         self._parked: list[bytes] = []
         self._pumped_at = 0
         self._device_fd = device_fd
-        self._pair_fd = pair_fd
+        self._behind = Behind(pair_fd, self._pass_back)
         self._swap_inode = swap_inode
         self._size_bytes = store.geometry.page_count * PAGE_BYTES
         self._ended = ended
@@ -95,16 +96,12 @@ class Lane:
         self._buffer = bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._request = self._view
-        self._pair_buffer = bytearray(b"\xff" * (1 << 18))
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self._event_fd):
             self._poll.register(fd, select.POLLIN)
         self._spin = (os.cpu_count() or 1) > 1
         self._window_ns = 0
         self._average_wait_ns = 2 * WINDOW_NS
-        self._awaiting_replies = 0
-        self._init_unique = 0
-        self._init_flags = 0
         self.counters = dict.fromkeys(
             (
                 "requests.read",
@@ -210,8 +207,8 @@ class Lane:
     def _between_requests(self) -> None:
         if self._work:
             self._do_work()
-        if self._awaiting_replies:
-            self._return_replies()
+        if self._behind.awaiting_replies:
+            self._behind.return_replies()
         if self.store.cleaning_urgent():
             self.store.clean(SLICE_STEPS)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
@@ -229,8 +226,10 @@ class Lane:
             if fd == self._event_fd:
                 os.eventfd_read(self._event_fd)
                 self._do_work()
-            elif fd == self._pair_fd:
-                self._return_replies()
+            elif fd == self._behind.pair_fd:
+                self._behind.return_replies()
+                if self._behind.has_ended:
+                    self._poll.unregister(fd)
         self._learn(perf_counter_ns() - idle_since_ns)
 
     def _learn(self, waited_ns: int) -> None:
@@ -431,46 +430,17 @@ class Lane:
     # -- all else: pyfuse3 -------------------------------------------------------------------
 
     def _forward(self, length: int, opcode: int, unique: int) -> None:
-        if opcode == wire.OP_INIT:
-            self._init_unique = unique
-            self._init_flags = wire.INIT_IN.unpack_from(self._request, wire.IN_HEADER_BYTES)[3]
-        if length > FORWARD_MAX_BYTES:
-            self._reply_error(unique, errno.EINVAL)
+        number = self._behind.forward(self._request[:length], opcode, unique)
+        if number == 0:
+            self.counters["requests.forwarded"] += 1
             return
-        try:
-            os.write(self._pair_fd, self._request[:length])
-        except OSError as error:
-            self.counters["refusals.forward_busy"] += 1
-            _log.warning("pyfuse3 does not take request %d: %s", opcode, error)
-            if opcode not in wire.OPS_WITHOUT_REPLY:
-                busy = isinstance(error, BlockingIOError)
-                self._reply_error(unique, errno.EAGAIN if busy else errno.EIO)
-            return
-        self.counters["requests.forwarded"] += 1
+        self.counters["refusals.forward_busy"] += 1
         if opcode not in wire.OPS_WITHOUT_REPLY:
-            self._awaiting_replies += 1
+            self._reply_error(unique, number)
 
-    def _return_replies(self) -> None:
-        while True:
-            try:
-                count = os.readv(self._pair_fd, [self._pair_buffer])
-            except BlockingIOError:
-                return
-            if count == 0:
-                # pyfuse3 has ended: page I/O goes on, the rest is answered with an error above.
-                self._poll.unregister(self._pair_fd)
-                self._awaiting_replies = 0
-                _log.error("pyfuse3 has ended; swap goes on without its other files")
-                return
-            reply = bytes(self._pair_buffer[:count])
-            unique = wire.OUT_HEADER.unpack_from(reply)[2]
-            self._awaiting_replies = max(0, self._awaiting_replies - 1)
-            if self._init_unique and unique == self._init_unique:
-                self._init_unique = 0
-                reply = wire.improve_init_reply(reply, self._init_flags)
-            try:
-                self._reply([reply])
-            except OSError as error:
-                if error.errno in (errno.ENODEV, errno.ECONNABORTED):
-                    return
+    def _pass_back(self, reply: bytes) -> None:
+        try:
+            self._reply([reply])
+        except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
                 self._defect(f"pyfuse3's reply refused: {error}")

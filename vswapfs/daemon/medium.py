@@ -1,0 +1,84 @@
+"""A tier's medium: taking it, its superblock, reading what can be read, erasing it.
+
+Owns these steps. Blocks, so it is called on I/O threads or before the lane runs; never touches the
+store.
+"""
+
+import mmap
+import time
+import uuid
+
+from vswapfs.backing.api import Backing
+from vswapfs.backing.file import FileBacking
+from vswapfs.errors import HostError
+from vswapfs.format.message import TierConfig
+from vswapfs.format.tier import SUPERBLOCK_COPY_OFFSET, Superblock
+from vswapfs.units import PAGE_BYTES
+
+
+def scratch(size_bytes: int) -> memoryview:
+    """Page-aligned memory for direct I/O."""
+    return memoryview(mmap.mmap(-1, size_bytes))
+
+
+def open_tier(
+    config: TierConfig, instance: str, segment_bytes: int
+) -> tuple[FileBacking, Superblock]:
+    """Take the file or device and write its superblock. Blocks; raises UsageError and HostError."""
+    backing = FileBacking.open(
+        config.path, config.size_bytes, overwrite=config.overwrite, owner=instance
+    )
+    previous = backing.previous
+    superblock = Superblock(
+        uuid=uuid.uuid4().bytes,
+        name=instance,
+        segment_bytes=segment_bytes,
+        slot_count=config.size_bytes // segment_bytes - 1,
+        generation=previous.generation + 1 if previous else 1,
+        created_unix_s=int(time.time()),
+        budget_bytes_per_day=previous.budget_bytes_per_day if previous else 0,
+        budget_window_start_unix_s=previous.budget_window_start_unix_s if previous else 0,
+        budget_spent_bytes=previous.budget_spent_bytes if previous else 0,
+    )
+    try:
+        write_superblock(backing, superblock)
+    except OSError as error:
+        backing.close()
+        raise HostError(f"write the superblock of {config.path}", str(error)) from None
+    return backing, superblock
+
+
+def write_superblock(backing: Backing, superblock: Superblock) -> None:
+    """The copy first, so that one of the two is whole at any moment."""
+    block = scratch(PAGE_BYTES)
+    block[:] = superblock.pack()
+    for offset in (SUPERBLOCK_COPY_OFFSET, 0):
+        backing.write(offset, block)
+        backing.flush()
+
+
+def erase(backing: Backing) -> None:
+    """The medium is nobody's tier any more: remove the superblock, give the rest back."""
+    block = scratch(PAGE_BYTES)
+    for offset in (0, SUPERBLOCK_COPY_OFFSET):
+        backing.write(offset, block)
+    backing.trim(0, backing.size_bytes)
+    backing.flush()
+    backing.close()
+
+
+def read_what_can_be_read(backing: Backing, offset: int, buffer: memoryview) -> int:
+    """Read a whole segment; where that fails block by block, with zeros for what is unreadable.
+    Returns the number of unreadable blocks; the records in them fail their checksums."""
+    try:
+        backing.read_into(offset, buffer)
+    except OSError:
+        unreadable = 0
+        for start in range(0, len(buffer), PAGE_BYTES):
+            try:
+                backing.read_into(offset + start, buffer[start : start + PAGE_BYTES])
+            except OSError:
+                buffer[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
+                unreadable += 1
+        return unreadable
+    return 0
