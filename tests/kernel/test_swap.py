@@ -1,73 +1,21 @@
 """The kernel swaps real memory to us: every byte comes back, and freed slots come back too."""
 
-import json
 import re
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cgroup import MemoryCgroup, MemoryCgroupUnavailableError
 from machine import (
-    ROOT,
     Instance,
     ctl_ok,
     kernel_log_mark,
     kernel_log_since,
-    missing,
     run,
     swap_instance,
     wait_until,
 )
-
-WORKLOAD_TIMEOUT_S = 400
-
-
-class Peak(threading.Thread):
-    """Samples an instance's statistics until stopped; keeps the largest of each figure."""
-
-    def __init__(self, instance: Instance) -> None:
-        super().__init__()
-        self._instance = instance
-        self._stopped = threading.Event()
-        self.most: dict[str, int] = {"live_bytes": 0, "used_bytes": 0, "resident_bytes": 0}
-        self.over_limit: list[dict[str, Any]] = []
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.3):
-            pool = self._instance.stats()["pool"]
-            pool["resident_bytes"] = self._instance.resident_bytes("pool")
-            for key in self.most:
-                self.most[key] = max(self.most[key], pool[key])
-            if pool["resident_bytes"] > pool["limit_bytes"]:
-                self.over_limit.append(pool)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-
-
-def workload(limit: int, size: str, mix: str, touches: int) -> dict[str, Any]:
-    """Run the workload in a memory cgroup of its own; returns its result, with its exit status."""
-    try:
-        with MemoryCgroup(limit) as group:
-            done = subprocess.run(
-                [
-                    sys.executable, ROOT / "tools/workload.py", "--size", size, "--mix", mix,
-                    "--seed", "7", "--touches", str(touches), "--json",
-                    "--cgroup-procs", group.procs_path,
-                ],
-                capture_output=True, text=True, timeout=WORKLOAD_TIMEOUT_S, check=False,
-            )  # fmt: skip
-    except MemoryCgroupUnavailableError as error:
-        missing(str(error))
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])["result"]
-    assert isinstance(result, dict)
-    return result
+from workloads import Peak, workload
 
 
 def test_workload_of_one_gib_comes_back_whole_and_its_memory_is_freed() -> None:

@@ -6,7 +6,8 @@ import mmap
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -18,6 +19,7 @@ from vswapfs.backing.api import BLOCK_BYTES, Backing
 from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.file import FileBacking
 from vswapfs.backing.memory import MemoryBacking
+from vswapfs.ctl import medium
 from vswapfs.errors import HostError, UsageError
 from vswapfs.format.tier import Superblock
 
@@ -97,9 +99,11 @@ def small_ext4(tmp_path: Path) -> Iterator[Path]:
 def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]:
     made: Backing
     if request.param == "device":
-        made = FileBacking.open(request.getfixturevalue("device"), SIZE, overwrite=False)
+        made = FileBacking.open(
+            request.getfixturevalue("device"), SIZE, overwrite=False, owner="vswap0"
+        )
     elif request.param == "file":
-        made = FileBacking.open(str(tmp_path / "tier"), SIZE, overwrite=False)
+        made = FileBacking.open(str(tmp_path / "tier"), SIZE, overwrite=False, owner="vswap0")
     elif request.param == "faulty":
         made = FaultyBacking(MemoryBacking(SIZE), {})
     else:
@@ -172,7 +176,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def open_file(path: Path | str, size_bytes: int = SIZE, *, overwrite: bool = False) -> FileBacking:
-    return FileBacking.open(str(path), size_bytes, overwrite=overwrite)
+    return FileBacking.open(str(path), size_bytes, overwrite=overwrite, owner="vswap0")
 
 
 def test_a_new_file_is_private_preallocated_and_past_the_page_cache(path: Path) -> None:
@@ -230,6 +234,28 @@ def test_a_tier_is_refused_by_its_name(path: Path, copy: int) -> None:
     path.write_bytes(bytes(copy) + SUPERBLOCK.pack() + bytes(SIZE))
     with pytest.raises(HostError, match=f"a tier of the instance vswap7, {'75' * 16}"):
         open_file(path)
+
+
+@pytest.mark.parametrize("copy", [0, 524288])
+def test_an_earlier_tier_of_the_owner_is_taken_and_told(path: Path, copy: int) -> None:
+    superblock = replace(SUPERBLOCK, name="vswap0", budget_spent_bytes=99)
+    path.write_bytes((bytes(copy) + superblock.pack()).ljust(SIZE, b"x"))
+    backing = open_file(path)
+    assert backing.previous == superblock
+    assert not any(read(backing, 0, SIZE))
+    backing.close()
+    backing = open_file(path)
+    assert backing.previous is None
+    backing.close()
+
+
+def test_an_earlier_tier_of_the_owner_is_its_newer_superblock(path: Path) -> None:
+    older = replace(SUPERBLOCK, name="vswap0")
+    newer = replace(older, generation=2)
+    path.write_bytes(older.pack().ljust(524288, b"\0") + newer.pack())
+    backing = open_file(path)
+    assert backing.previous == newer
+    backing.close()
 
 
 def test_a_file_system_image_is_refused_by_its_kind(path: Path) -> None:
@@ -303,24 +329,22 @@ def test_no_space_leaves_nothing_behind(small_ext4: Path) -> None:
 
 
 def test_after_a_trim_a_full_file_system_is_a_failed_write(small_ext4: Path) -> None:
-    backing = open_file(small_ext4 / "tier")
-    fill_up(small_ext4 / "filler")
-    backing.write(MIB, blocks("a"))  # preallocated
-    backing.trim(4 * MIB, MIB)
-    fill_up(small_ext4 / "filler2")
-    with pytest.raises(OSError, match="No space left") as raised:
-        backing.write(4 * MIB, buffer(b"b" * MIB))
-    assert raised.value.errno == errno.ENOSPC
-    assert letters(backing, MIB, 1) == "a"
-    (small_ext4 / "filler2").unlink()
-    backing.write(4 * MIB, blocks("b"))
-    backing.close()
+    with closing(open_file(small_ext4 / "tier")) as backing:
+        fill_up(small_ext4 / "filler")
+        backing.write(MIB, blocks("a"))  # preallocated
+        backing.trim(4 * MIB, MIB)
+        fill_up(small_ext4 / "filler2")
+        with pytest.raises(OSError, match="No space left") as raised:
+            backing.write(4 * MIB, buffer(b"b" * MIB))
+        assert raised.value.errno == errno.ENOSPC
+        assert letters(backing, MIB, 1) == "a"
+        (small_ext4 / "filler2").unlink()
+        backing.write(4 * MIB, blocks("b"))
 
 
 def fill_up(path: Path) -> None:
-    with path.open("xb", buffering=0) as opened, pytest.raises(OSError, match="No space left"):
-        while True:
-            opened.write(b"x" * BLOCK_BYTES * 16)
+    with path.open("xb", buffering=0) as opened, suppress(OSError):
+        while opened.write(b"x" * BLOCK_BYTES):
             os.fsync(opened.fileno())
 
 
@@ -343,7 +367,7 @@ def test_without_direct_io_it_goes_on_and_says_so(
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(fd, command, argument)
 
-    monkeypatch.setattr(file_module.fcntl, "fcntl", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
     backing = open_file(path)
     assert f"{path}: no direct I/O" in caplog.text
     backing.write(0, blocks("a"))
@@ -462,6 +486,23 @@ def test_only_so_much_of_a_device_as_asked_for_is_touched(device: str) -> None:
         backing.trim(5 * MIB, 4096)
     backing.close()
     assert Path(device).read_bytes()[5 * MIB : 5 * MIB + 4096] == b"?" * 4096
+
+
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_the_offline_reader_and_a_daemon_see_each_other(
+    kind: str, path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = request.getfixturevalue("device") if kind == "device" else str(path)
+    with closing(open_file(name)) as backing, medium.opened(name) as reader:
+        assert reader.in_use
+        backing.write(0, blocks("a"))
+        backing.flush()
+        assert reader.read(0, 4) == b"aaaa"
+        assert reader.size_bytes == SIZE
+    with medium.opened(name) as reader:
+        assert not reader.in_use
+        with pytest.raises(HostError, match="in use"):
+            open_file(name, overwrite=True)
 
 
 # -- power cuts -------------------------------------------------------------------------------

@@ -134,9 +134,9 @@ def test_copies_that_do_not_belong_together_are_findings() -> None:
 
 
 def test_without_a_valid_copy_both_reasons_are_told() -> None:
-    with pytest.raises(TierFormatError, match="byte 0: not a tier: .*; byte 524288: .*damaged"):
+    with pytest.raises(TierFormatError, match=r"byte 0: not a tier: .*; byte 524288: .*damaged"):
         choose(bytes(4096), flipped(SUPERBLOCK.pack(), 900))
-    with pytest.raises(TierFormatError, match="^not a tier: no superblock here$"):
+    with pytest.raises(TierFormatError, match=r"^not a tier: no superblock here$"):
         choose(bytes(4096), bytes(4096))
 
 

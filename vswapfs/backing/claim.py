@@ -22,6 +22,7 @@ from vswapfs.format.tier import (
     SUPERBLOCK_COPY_OFFSET,
     TIER_MIN_SEGMENTS,
     Superblock,
+    choose,
 )
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -90,14 +91,16 @@ def _open(step: str, path: str, size_bytes: int, overwrite: bool, owner: str) ->
     try:
         if not is_device:
             _lock(step, fd)
-        previous = _superblock(fd, owner)
-        if mode:
-            mine = overwrite or previous is not None
-            _refuse_contents(step, path, fd, is_device, size_bytes, mine)
+        previous = _superblock(fd)
+        mine = previous is not None and previous.name == owner
+        if is_device:
+            _refuse_size(step, fd, size_bytes)
+        if not overwrite and not mine and (found := _find_contents(path, fd, previous)):
+            raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
     except BaseException:
         os.close(fd)
         raise
-    return Claim(fd, is_device, not mode, previous)
+    return Claim(fd, is_device, created=not mode, previous=previous if mine else None)
 
 
 def _lock(step: str, fd: int) -> None:
@@ -107,42 +110,33 @@ def _lock(step: str, fd: int) -> None:
         raise HostError(step, "the file is in use by another process (flock)") from None
 
 
-def _refuse_contents(
-    step: str, path: str, fd: int, is_device: bool, size_bytes: int, overwrite: bool
-) -> None:
+def _refuse_size(step: str, fd: int, size_bytes: int) -> None:
     present_bytes = os.lseek(fd, 0, os.SEEK_END)
-    if is_device and size_bytes > present_bytes:
+    if size_bytes > present_bytes:
         raise HostError(
             step,
             f"{size_bytes} bytes are more than the device has: {present_bytes}",
             remedy=f"at most {present_bytes // PAGE_BYTES * PAGE_BYTES}",
         )
-    if not overwrite and (found := _find_contents(path, fd, present_bytes)):
-        raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
 
 
-def _superblock(fd: int, owner: str) -> Superblock | None:
-    """The superblock of a tier that is there, if it is the owner's."""
-    for offset in (0, SUPERBLOCK_COPY_OFFSET):
-        try:
-            superblock = Superblock.unpack(os.pread(fd, SUPERBLOCK_BYTES, offset))
-        except TierFormatError:
-            continue
-        return superblock if superblock.name == owner else None
-    return None
+def _superblock(fd: int) -> Superblock | None:
+    """Of the tier that is there, if there is one."""
+    copies = [os.pread(fd, SUPERBLOCK_BYTES, at) for at in (0, SUPERBLOCK_COPY_OFFSET)]
+    try:
+        return choose(*copies)[0]
+    except TierFormatError:
+        return None
 
 
-def _find_contents(path: str, fd: int, present_bytes: int) -> str | None:
+def _find_contents(path: str, fd: int, tier: Superblock | None) -> str | None:
     """What someone may still want of it, in words; None if it looks empty."""
-    head = os.pread(fd, min(_HEAD_BYTES, present_bytes), 0)
-    for offset in (0, SUPERBLOCK_COPY_OFFSET):
-        try:
-            superblock = Superblock.unpack(head[offset : offset + SUPERBLOCK_BYTES])
-        except TierFormatError:
-            continue
-        return f"a tier of the instance {superblock.name}, {superblock.uuid.hex()}"
+    if tier:
+        return f"a tier of the instance {tier.name}, {tier.uuid.hex()}"
+    present_bytes = os.lseek(fd, 0, os.SEEK_END)
     if present_bytes and (signature := _signature(path)):
         return signature
+    head = os.pread(fd, min(_HEAD_BYTES, present_bytes), 0)
     if head != bytes(len(head)):
         return "data in its first MiB"
     tail = os.pread(fd, _TAIL_BYTES, max(0, present_bytes - _TAIL_BYTES))

@@ -40,6 +40,7 @@ class FileBacking:
         self._size_bytes = size_bytes
         self._can_trim = True
         self.previous = taken.previous
+        """See Claim."""
 
     @classmethod
     def open(cls, path: str, size_bytes: int, *, overwrite: bool, owner: str) -> "FileBacking":
@@ -47,7 +48,8 @@ class FileBacking:
 
         Whatever was there is gone: a file reads as zero, a device too where discarding it does
         that, and in its first MiB in any case. Raises UsageError and HostError; nothing was
-        created or, without ``overwrite``, destroyed then.
+        created or, without ``overwrite``, destroyed then, except perhaps an earlier tier of
+        ``owner``.
         """
         taken = claim(path, size_bytes, overwrite=overwrite, owner=owner)
         try:
@@ -139,6 +141,10 @@ def _preallocate(path: str, taken: Claim, size_bytes: int) -> None:
     """Give the file blocks for its whole size, all zero. On failure it is as it was."""
     before_bytes = os.fstat(taken.fd).st_size
     try:
+        # Asked first: a failing fallocate fills the file system before it gives up.
+        space = os.fstatvfs(taken.fd)
+        if size_bytes > space.f_bavail * space.f_frsize + os.fstat(taken.fd).st_blocks * 512:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _fallocate(taken.fd, 0, 0, size_bytes)
         if before_bytes:
             # Only now that the size is known to fit: holes read as zero, then get blocks again.

@@ -34,7 +34,8 @@ from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.medium import open_tier
 from vswapfs.daemon.report import Reporter
-from vswapfs.daemon.tier_commands import TierCommands
+from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
@@ -165,6 +166,7 @@ class _Service:
         )
         self._tiering = Tiering(self._store, self._lane, config.write_budget_bytes_per_day)
         self._tier_commands = TierCommands(self._store, self._lane, self._tiering, config.name)
+        self._scrubber = Scrubber(self._store, self._lane, self._tiering)
         self._lane.tiers = self._tiering
         self._tiering.start()
         for tier in tiers:
@@ -181,6 +183,7 @@ class _Service:
                 nursery.start_soon(self._serve_names)
                 nursery.start_soon(self._obey_signals)
                 nursery.start_soon(self._tick)
+                nursery.start_soon(self._scrubber.background)
                 try:
                     await nursery.start(self._control.serve)
                     device = await trio.to_thread.run_sync(self._bring_up)
@@ -301,7 +304,12 @@ class _Service:
             case message.AskLost():
                 await send(message.Lost(await self._tier_commands.lost()))
             case message.AskScrub():
-                raise UsageError("scrub is not there yet")
+                report = ProgressReporter(send)
+                scrubbed_bytes, found = await self._scrubber.all(
+                    request.rate_bytes_per_s, report.at
+                )
+                await report.at(scrubbed_bytes, scrubbed_bytes, end=True)
+                await send(message.Scrubbed(self._scrubber.records, scrubbed_bytes, found))
 
     async def _off(self, send: Send) -> None:
         _log.info("asked to take %s down", self._config.name)

@@ -27,7 +27,7 @@ POLL_S: Final = 0.02
 STUCK_S: Final = 30.0
 
 
-class _Reporter:
+class ProgressReporter:
     """Sends Progress lines, not too often, and one with the exact figures at the end."""
 
     def __init__(self, send: Send) -> None:
@@ -70,7 +70,7 @@ class TierCommands:
     async def remove(self, path: str, send: Send) -> None:
         """Move everything off, then let go of the medium."""
         tier = self._find(path)
-        report = _Reporter(send)
+        report = ProgressReporter(send)
         await ask(self._lane, lambda: self._tiering.leave(tier, leaving=True))
         try:
             await self._check_room(tier)
@@ -119,7 +119,7 @@ class TierCommands:
                 remedy="add another tier first",
             )
 
-    async def _fetch_all(self, tier: Tier, report: _Reporter) -> int:
+    async def _fetch_all(self, tier: Tier, report: ProgressReporter) -> int:
         """Fetch every segment of the tier, in the order they lie; returns the bytes moved."""
         done_bytes = 0
         progressed_s = trio.current_time()
@@ -169,7 +169,7 @@ class TierCommands:
 
     async def drain(self, send: Send) -> None:
         """Fetch what fits RAM, tier by tier in the order it lies there."""
-        report = _Reporter(send)
+        report = ProgressReporter(send)
         done = total = 0
         for tier in list(self._tiering.tiers.values()):
             segments = await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
@@ -185,7 +185,7 @@ class TierCommands:
         """Write sealed segments out now, oldest first. Raises HostError if no tier takes them."""
         if not self._tiering.tiers:
             raise UsageError(f"{self._instance} has no tier", remedy="vswapctl tier add PATH:SIZE")
-        report = _Reporter(send)
+        report = ProgressReporter(send)
         since_s = int(time.monotonic() - idle_s) if idle_s else None
         segments = await ask(self._lane, lambda: self._tiering.candidates(incompressible, since_s))
         if max_bytes is not None:

@@ -205,6 +205,19 @@ class Tiering:
     def segments_on(self, tier: Tier) -> list[int]:
         return self._homes.on_tier(tier.number)
 
+    def pin(self, tier: Tier, segment: int) -> tuple[int, int] | None:
+        """Keep a segment's slot as it is until ``unpin``; returns slot and fill bytes, or None if
+        the segment is not on the tier."""
+        segments = self._store.segments
+        if tier.number not in self.tiers or segments.tier_of(segment) != tier.number:
+            return None
+        slot = segments.slot_of(segment)
+        segments.tier(tier.number).pin(slot)
+        return slot, segments.fill_bytes(segment)
+
+    def unpin(self, tier: Tier, slot: int) -> None:
+        self._store.segments.tier(tier.number).unpin(slot)
+
     def why_not(self) -> str:
         """Why a segment could not be written."""
         if self.budget_spent:

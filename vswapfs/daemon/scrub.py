@@ -1,0 +1,137 @@
+"""Scrub: reads segments on tiers and verifies every record, by hand or slowly in the background.
+
+Owns the order and the rate. Changes nothing: a damaged page stays where it is and is EIO when it is
+loaded; one that nobody needs any more is left out.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from vswapfs.core.descriptor import stored
+from vswapfs.core.store import Store
+from vswapfs.daemon.ask import ask
+from vswapfs.daemon.medium import scratch
+from vswapfs.daemon.tier import Tier
+from vswapfs.daemon.tiering import Tiering
+from vswapfs.format.message import ScrubFinding
+from vswapfs.format.record import HEADER_BYTES
+from vswapfs.format.tier import slot_offset_bytes
+from vswapfs.format.tier_walk import SegmentFound, walk_segment
+from vswapfs.fuse.lane import Lane
+from vswapfs.units import PAGE_BYTES
+
+BACKGROUND_INTERVAL_S: Final = 10.0
+"""A segment of each tier in that time: 8 GB a day."""
+
+_log = logging.getLogger(__name__)
+
+
+class Scrubber:
+    """Verifies tiers a segment at a time."""
+
+    def __init__(self, store: Store, lane: Lane, tiering: Tiering) -> None:
+        self._store = store
+        self._lane = lane
+        self._tiering = tiering
+        self._segment_bytes = store.geometry.segment_bytes
+        self._next_slot: dict[int, int] = {}
+        self.records = 0
+
+    async def segment(self, tier: Tier, segment: int) -> list[ScrubFinding]:
+        """Verify one segment; nothing if it has left the tier meanwhile."""
+        place = await ask(self._lane, lambda: self._tiering.pin(tier, segment))
+        if place is None:
+            return []
+        slot, fill_bytes = place
+        try:
+            found, reason = await trio.to_thread.run_sync(self._read, tier, slot, fill_bytes)
+            return await ask(self._lane, lambda: self._judge(tier, segment, slot, found, reason))
+        finally:
+            with trio.CancelScope(shield=True):
+                await ask(self._lane, lambda: self._tiering.unpin(tier, slot))
+
+    def _read(self, tier: Tier, slot: int, fill_bytes: int) -> tuple[SegmentFound | None, str]:
+        length = -(-fill_bytes // PAGE_BYTES) * PAGE_BYTES
+        memory = scratch(length)
+        try:
+            tier.backing.read_into(slot_offset_bytes(slot, self._segment_bytes), memory)
+        except OSError as error:
+            return None, str(error)
+        return walk_segment(memory, tier.superblock, slot), ""
+
+    def _judge(
+        self, tier: Tier, segment: int, slot: int, found: SegmentFound | None, reason: str
+    ) -> list[ScrubFinding]:
+        """On the lane: only what a page still needs is a finding."""
+        segments = self._store.segments
+        base = slot_offset_bytes(slot, self._segment_bytes)
+        if segments.tier_of(segment) != tier.number or segments.slot_of(segment) != slot:
+            return []  # it died or left meanwhile
+        if found is None:
+            return [ScrubFinding(tier.path, base, None, f"cannot be read: {reason}")]
+        findings = []
+        missing_bytes = segments.live_bytes[segment]
+        for record in found.records:
+            self.records += 1
+            page = record.page_offset // PAGE_BYTES
+            length_bytes = HEADER_BYTES + record.stored_bytes
+            word = stored(segment, record.byte_offset - base, length_bytes)
+            if page < self._store.geometry.page_count and self._store.words[page] == word:
+                missing_bytes -= length_bytes
+                if record.error:
+                    self._lane.lost_pages[page] = (word, record.error)
+                    findings.append(
+                        ScrubFinding(
+                            tier.path, record.byte_offset, record.page_offset, record.error
+                        )
+                    )
+        if missing_bytes:
+            findings += [
+                ScrubFinding(tier.path, finding.byte_offset, None, finding.reason)
+                for finding in found.findings
+                if finding.page_offset is None
+            ]
+            reason = (
+                f"{missing_bytes} live bytes of slot {slot} have no record that names their page"
+            )
+            findings.append(ScrubFinding(tier.path, base, None, reason))
+        return findings
+
+    async def all(
+        self, rate_bytes_per_s: int | None, progress: Callable[[int, int], Awaitable[None]]
+    ) -> tuple[int, list[ScrubFinding]]:
+        """Verify all tiers; returns bytes and findings."""
+        work = []
+        for tier in list(self._tiering.tiers.values()):
+            segments = await self._segments_on(tier)
+            work += [(tier, segment) for segment in segments]
+        self.records = 0
+        findings: list[ScrubFinding] = []
+        started_s = trio.current_time()
+        for done, (tier, segment) in enumerate(work, 1):
+            findings += await self.segment(tier, segment)
+            scrubbed_bytes = done * self._segment_bytes
+            await progress(scrubbed_bytes, len(work) * self._segment_bytes)
+            if rate_bytes_per_s:
+                await trio.sleep_until(started_s + scrubbed_bytes / rate_bytes_per_s)
+        return len(work) * self._segment_bytes, findings
+
+    async def _segments_on(self, tier: Tier) -> list[int]:
+        return await ask(self._lane, lambda: self._tiering.segments_on(tier))
+
+    async def background(self) -> None:
+        """For ever: the next segment of each tier, now and then; findings go to the log."""
+        while True:
+            await trio.sleep(BACKGROUND_INTERVAL_S)
+            for tier in list(self._tiering.tiers.values()):
+                segments = await self._segments_on(tier)
+                if segments:
+                    turn = self._next_slot.get(tier.number, 0) % len(segments)
+                    self._next_slot[tier.number] = turn + 1
+                    for finding in await self.segment(tier, segments[turn]):
+                        _log.error(
+                            "scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason
+                        )
