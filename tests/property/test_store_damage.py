@@ -8,10 +8,10 @@ from regions import EMPTY_PAGE, clone, deadline, make_buffers, make_page
 from vswapfs.core import descriptor
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.check import check
-from vswapfs.core.codec import encode
 from vswapfs.core.loghead import COMPRESSED
 from vswapfs.core.store import Store
 from vswapfs.errors import LostPageError
+from vswapfs.format.codec import encode
 from vswapfs.format.record import CODEC_LZ4, HEADER_BYTES
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 

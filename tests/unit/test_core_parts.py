@@ -10,13 +10,13 @@ from regions import BytesRegion, make_buffers
 from vswapfs.core import descriptor
 from vswapfs.core.buffers import PATTERN_COUNT_MAX, Geometry
 from vswapfs.core.check import check
-from vswapfs.core.codec import INCOMPRESSIBLE_BYTES, DecodeError, checksum, decode, encode
 from vswapfs.core.figures import figures
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, LogHead
 from vswapfs.core.samefill import ZERO, FillPatterns, pattern_of
 from vswapfs.core.segment import FREE, OPEN, SEALED, SegmentTable
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.errors import PoolFullError, UsageError
+from vswapfs.format.codec import INCOMPRESSIBLE_BYTES, DecodeError, checksum, decode, encode
 from vswapfs.format.record import (
     CODEC_LZ4,
     CODEC_NONE,

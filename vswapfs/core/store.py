@@ -19,7 +19,6 @@ from typing import Final
 from vswapfs.core import policy
 from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Buffers, Geometry
 from vswapfs.core.cleaner import Cleaner
-from vswapfs.core.codec import checksum, encode
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
     CLUSTER_SHIFT,
@@ -54,6 +53,7 @@ from vswapfs.core.segment import (
 from vswapfs.core.verify import NotInRamError, lost, verify
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
+from vswapfs.format.codec import checksum, encode
 from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT

@@ -7,9 +7,9 @@ belongs to the page that was asked for.
 
 import struct
 
-from vswapfs.core.codec import DecodeError, checksum, decode
 from vswapfs.core.descriptor import place
 from vswapfs.errors import LostPageError
+from vswapfs.format.codec import DecodeError, checksum, decode
 from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES
 from vswapfs.units import PAGE_BYTES
 

@@ -8,13 +8,9 @@ one of its page, and a wrong page number in a record, which the checksum does no
 from dataclasses import dataclass, field
 from typing import Final
 
-from lz4.block import LZ4BlockError
-from lz4.block import decompress as _lz4_decompress
-from xxhash import xxh3_64_intdigest
-
 from vswapfs.errors import TierFormatError
+from vswapfs.format.codec import DecodeError, checksum, decode
 from vswapfs.format.record import (
-    CODEC_LZ4,
     CODEC_SHIFT,
     HEADER,
     HEADER_BYTES,
@@ -115,11 +111,11 @@ def _walk_records(data: memoryview, base: int, stop: int, found: SegmentFound) -
             reason = f"no whole record here; {stop - at} bytes to the fill cannot be walked"
             found.findings.append(Finding(base + at, found.slot, None, reason))
             return
-        checksum, _page, tag = HEADER.unpack_from(data, at)
+        expected, _page, tag = HEADER.unpack_from(data, at)
         codec = tag >> CODEC_SHIFT
-        error = _verify(page, codec, data[at + HEADER_BYTES : at + length_bytes], checksum)
+        error = _verify(page, codec, data[at + HEADER_BYTES : at + length_bytes], expected)
         record = RecordFound(
-            base + at, page * PAGE_BYTES, length_bytes - HEADER_BYTES, codec, checksum, error
+            base + at, page * PAGE_BYTES, length_bytes - HEADER_BYTES, codec, expected, error
         )
         found.records.append(record)
         if error is not None:
@@ -128,16 +124,11 @@ def _walk_records(data: memoryview, base: int, stop: int, found: SegmentFound) -
 
 
 def _verify(page: int, codec: int, payload: memoryview, expected: int) -> str | None:
-    """Why the record is not what was stored; None if it is. ``codec`` is a known one."""
+    """Why the record is not what was stored; None if it is."""
     if page == PAGE_NONE:
         return f"page number {page} is no page's"
-    data: bytes | memoryview = payload
-    if codec == CODEC_LZ4:
-        try:
-            data = _lz4_decompress(payload, uncompressed_size=PAGE_BYTES)
-        except LZ4BlockError as error:
-            return f"LZ4: {error}"
-    if len(data) != PAGE_BYTES:
-        return f"{len(data)} bytes instead of a page"
-    checksum = xxh3_64_intdigest(data)
-    return None if checksum == expected else f"checksum {checksum:016x}, not {expected:016x}"
+    try:
+        found = checksum(decode(codec, payload))
+    except DecodeError as error:
+        return str(error)
+    return None if found == expected else f"checksum {found:016x}, not {expected:016x}"
