@@ -3,6 +3,7 @@
 Tests put faults in from outside, so that the product needs no hooks for them.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from vswapfs.backing.file import FileBacking
 from vswapfs.core.store import Store
 from vswapfs.daemon import __main__ as daemon
 from vswapfs.daemon import service
@@ -90,6 +92,32 @@ def cannot_undo() -> None:
         detach(device, file)
 
     swap.on, loop.detach = faulty_swapon, faulty_detach
+
+
+def bad_medium() -> None:
+    """Reads or writes of a tier fail while $FAULT_FILE exists and contains their name."""
+    read_into, write = FileBacking.read_into, FileBacking.write
+
+    def fails(verb: str) -> bool:
+        path = Path(os.environ["FAULT_FILE"])
+        return path.exists() and verb in path.read_text()
+
+    def faulty_read(self: FileBacking, offset: int, buffer: memoryview) -> None:
+        if fails("read"):
+            raise OSError(errno.EIO, "fault in read")
+        read_into(self, offset, buffer)
+        if fails("flip"):
+            for at in range(0, len(buffer), 512):
+                buffer[at] ^= 1
+
+    def faulty_write(self: FileBacking, offset: int, buffer: memoryview) -> None:
+        if fails("write"):
+            raise OSError(errno.EIO, "fault in write")
+        write(self, offset, buffer)
+
+    FileBacking.read_into, FileBacking.write = (  # type: ignore[method-assign]
+        faulty_read, faulty_write,
+    )  # fmt: skip
 
 
 def killed_at_step() -> None:

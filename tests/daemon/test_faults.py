@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_daemon import MARK
@@ -23,14 +25,15 @@ FAULTY = Path(__file__).parent.parent / "faulty_daemon.py"
 
 
 def start(
-    fault: str, name: str, *, activate: bool = False, **environment: str
+    fault: str, name: str, *, activate: bool = False, tier: Path | None = None, **environment: str
 ) -> tuple[subprocess.Popen[str], list[dict[str, str]]]:
     """Start a faulty daemon; returns it and what it reported until it was ready or ended."""
     require_swap()
     mountpoint = instance.mountpoint(name) if activate else tempfile.mkdtemp(prefix="vswapfs-")
     config = message.Config(
         name=name, mountpoint=mountpoint, size_bytes=64 << 20, same_filled="same",
-        swap=activate,
+        swap=activate, pool_limit_bytes=16 << 20,
+        tiers=[message.TierConfig(str(tier), 128 << 20)] if tier else [],
     )  # fmt: skip
     daemon = subprocess.Popen(
         [sys.executable, FAULTY, fault, "run", message.encode(config).decode()],
@@ -48,9 +51,9 @@ def start(
 
 @contextlib.contextmanager
 def faulty_instance(
-    fault: str, name: str, *, activate: bool = False, **environment: str
+    fault: str, name: str, *, activate: bool = False, tier: Path | None = None, **environment: str
 ) -> Iterator[Instance]:
-    daemon, reports = start(fault, name, activate=activate, **environment)
+    daemon, reports = start(fault, name, activate=activate, tier=tier, **environment)
     try:
         assert reports[-1]["type"] == "ready", reports
         yield Instance(name)
@@ -202,3 +205,87 @@ def test_failed_on_that_cannot_be_undone_serves_on(tmp_path: Path) -> None:
         daemon.wait()
         ctl("off", "tundo", "--force")
         assert_nothing_left("tundo")
+
+
+MIB = 1 << 20
+
+
+def tier_state(name: str) -> dict[str, Any]:
+    (tier,) = json.loads(ctl_ok("tier", "list", name, "--json"))["tiers"]
+    assert isinstance(tier, dict)
+    return tier
+
+
+def fill(fd: int, chunks: list[bytes]) -> int:
+    """Write the chunks until there is no space left; returns how many were written."""
+    for number, chunk in enumerate(chunks):
+        try:
+            os.pwrite(fd, chunk, number * MIB)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return number
+    return len(chunks)
+
+
+def test_tier_that_does_not_take_writes_keeps_everything_in_ram(tmp_path: Path) -> None:
+    fault_file = tmp_path / "fault"
+    chunks = [os.urandom(MIB) for _ in range(48)]
+    with faulty_instance(
+        "bad_medium", "tbad", tier=tmp_path / "tier", FAULT_FILE=str(fault_file)
+    ) as up:
+        fault_file.write_text("write")
+        fd = os.open(up.file, os.O_RDWR)
+        try:
+            stored = fill(fd, chunks)
+            assert 8 < stored < len(chunks)
+            state = tier_state("tbad")
+            assert state["state"] == "failing"
+            assert "fault in write" in state["detail"]
+            assert state["write_errors"] > 0
+            assert state["used_bytes"] == 0
+            assert [os.pread(fd, MIB, n * MIB) for n in range(stored)] == chunks[:stored]
+            # Tried again with back-off, it works again by itself.
+            fault_file.unlink()
+            wait_until("the tier is ok", lambda: tier_state("tbad")["state"] == "ok")
+            for number, chunk in enumerate(chunks):
+                os.pwrite(fd, chunk, number * MIB)
+            assert tier_state("tbad")["used_bytes"] > 20 * MIB
+            assert [os.pread(fd, MIB, n * MIB) for n in range(48)] == chunks
+        finally:
+            os.close(fd)
+        up.assert_healthy()
+
+
+@pytest.mark.parametrize("fault", ["read", "flip"])
+def test_page_that_cannot_be_verified_is_an_error_and_listed(tmp_path: Path, fault: str) -> None:
+    fault_file = tmp_path / "fault"
+    chunks = [os.urandom(MIB) for _ in range(48)]
+    with faulty_instance(
+        "bad_medium", "tbad", tier=tmp_path / "tier", FAULT_FILE=str(fault_file)
+    ) as up:
+        fd = os.open(up.file, os.O_RDWR)
+        try:
+            for number, chunk in enumerate(chunks):
+                os.pwrite(fd, chunk, number * MIB)
+            assert up.desc("0")[0]["state"] == "disk"
+            fault_file.write_text(fault)
+            with pytest.raises(OSError, match="Input/output error"):
+                os.pread(fd, 4096, 0)
+            result = ctl("lost", "tbad", "--json")
+            assert result.returncode == 1
+            (page,) = json.loads(result.stdout)
+            assert page["offset"] == 0
+            scrubbed = ctl("scrub", "tbad", "--json")
+            assert scrubbed.returncode == 1
+            assert json.loads(scrubbed.stdout)["findings"]
+            # The fault was in the way there, not on the medium.
+            fault_file.unlink()
+            assert os.pread(fd, MIB, 0) == chunks[0]
+            assert ctl("scrub", "tbad").returncode == 0
+            os.pwrite(fd, b"new", 0)
+            assert ctl_ok("lost", "tbad") == "no page is lost\n"
+        finally:
+            os.close(fd)
+        assert up.stats()["checksum_errors"] == 1
+        assert ctl_ok("check", "tbad") == "all invariants hold\n"

@@ -143,7 +143,8 @@ def _preallocate(path: str, taken: Claim, size_bytes: int) -> None:
     try:
         # Asked first: a failing fallocate fills the file system before it gives up.
         space = os.fstatvfs(taken.fd)
-        if size_bytes > space.f_bavail * space.f_frsize + os.fstat(taken.fd).st_blocks * 512:
+        room_bytes = space.f_bavail * space.f_frsize + os.fstat(taken.fd).st_blocks * 512
+        if space.f_blocks and size_bytes > room_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _fallocate(taken.fd, 0, 0, size_bytes)
         if before_bytes:

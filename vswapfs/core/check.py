@@ -89,14 +89,18 @@ def _check_segments(store: Store) -> Iterator[str]:
             yield f"segment {segment} is sealed, has no live byte and was not freed"
     ram_slots = sum(1 for tier, _slot in places if not tier)
     # A slot that I/O still writes from, or reads into, is neither.
-    if not store.homes.busy and ram_slots + segments.free_count != slot_count:
-        yield f"{ram_slots} slots used and {segments.free_count} free of {slot_count}"
+    if not store.homes.busy and ram_slots + segments.ram.unused_count != slot_count:
+        yield f"{ram_slots} slots used and {segments.ram.unused_count} not of {slot_count}"
     if sum(sealed_live_bytes) != segments.sealed_live_bytes:
         yield "live bytes of sealed segments do not add up"
-    if store.cleaner.victim < 0 and not store.homes.busy and segments.free_count < RESERVE_SEGMENTS:
+    if (
+        store.cleaner.victim < 0
+        and not store.homes.busy
+        and segments.ram.unused_count < RESERVE_SEGMENTS
+    ):
         room_bytes = store.heads[SURVIVORS].room_bytes
         if not any(live_bytes <= room_bytes for live_bytes in sealed_live_bytes):
-            yield f"{segments.free_count} segments free: the reserve is gone"
+            yield f"{segments.ram.unused_count} segments free: the reserve is gone"
     if store.used_bytes() > slot_count * store.geometry.segment_bytes:
         yield f"{store.used_bytes()} bytes used: more than the limit"
 

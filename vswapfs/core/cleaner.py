@@ -107,7 +107,7 @@ class Cleaner:
             self._scan_began_at = segments.change_count
         # No free segment means that a predecessor died while it cleaned: what is left of its
         # victim fits the survivor segment, and only such a victim may be chosen.
-        most_bytes = segment_bytes if segments.free_count else self._head.room_bytes
+        most_bytes = segment_bytes if segments.ram.unused_count else self._head.room_bytes
         if self.wanted:
             segment = self.wanted.pop()
             if segments.is_sealed_in_ram(segment) and segment not in self._busy:

@@ -74,9 +74,8 @@ class Homes:
     def writeback_due(self) -> bool:
         """Whether the watermarks ask for writeback, and a tier can take it."""
         ram = self._segments.ram
-        used = ram.slot_count - ram.free_count
         self.writing_back = policy.writeback_due(
-            used, ram.slot_count, RESERVE_SEGMENTS, active=self.writing_back
+            ram.used_count, ram.limit, RESERVE_SEGMENTS, active=self.writing_back
         )
         return self.writing_back and self._open_tier() is not None
 

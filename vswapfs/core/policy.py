@@ -68,3 +68,31 @@ def writeback_due(used_slots: int, slot_count: int, reserve: int, *, active: boo
 
 def tier_short(free_count: int, slot_count: int) -> bool:
     return free_count <= int(slot_count * TIER_FREE_LOW_SHARE)
+
+
+PRESSURE_HIGH_PCT: Final = 10.0
+"""Share of the last 10 s in which some task waited for memory (/proc/pressure/memory, some)."""
+
+
+def auto_limit(
+    *,
+    limit: int,
+    used: int,
+    least: int,
+    most: int,
+    segment_bytes: int,
+    available_bytes: int,
+    reserve_bytes: int,
+    pressure_pct: float,
+) -> int:
+    """The pool limit in segments for the next second, when the machine decides it.
+
+    The pool shrinks when the machine has less than its reserve left or its tasks wait for memory,
+    and grows when it is nearly full and the machine has more than twice the reserve.
+    """
+    if available_bytes < reserve_bytes or pressure_pct > PRESSURE_HIGH_PCT:
+        return max(least, min(limit, used) - max(1, used // 16))
+    spare = (available_bytes - 2 * reserve_bytes) // segment_bytes
+    if spare > 0 and used > limit * WRITEBACK_STOP_SHARE:
+        return min(most, limit + min(spare, max(16, limit // 8)))
+    return limit

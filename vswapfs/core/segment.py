@@ -180,9 +180,10 @@ class SegmentTable:
         Without ``reserve`` the last RESERVE_SEGMENTS free ones are not given out.
         Raises PoolFullError; nothing is changed then.
         """
-        floor = 0 if reserve else RESERVE_SEGMENTS
-        if self.ram.free_count <= floor:
-            limit_bytes = self._geometry.slot_count * self._geometry.segment_bytes
+        # The cleaner must be able to finish, also when the limit was lowered meanwhile.
+        there_is_room = self.ram.unused_count if reserve else self.ram.free_count > RESERVE_SEGMENTS
+        if not there_is_room:
+            limit_bytes = self.ram.limit * self._geometry.segment_bytes
             raise PoolFullError(
                 f"the pool is full: limit {format_size(limit_bytes)}",
                 remedy="give a larger --pool-limit, or a --tier",

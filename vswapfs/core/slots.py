@@ -56,10 +56,22 @@ class RamSlots(Slots):
         super().__init__(slot_count)
         taken = set(used)
         self._free = [slot for slot in reversed(range(slot_count)) if slot not in taken]
+        self.limit = slot_count
+        """How many may be in use; moves with ``--pool-limit auto``."""
+
+    @property
+    def unused_count(self) -> int:
+        """Slots not in use, whatever the limit."""
+        return len(self._free)
+
+    @property
+    def used_count(self) -> int:
+        return self.slot_count - len(self._free)
 
     @property
     def free_count(self) -> int:
-        return len(self._free)
+        """Slots that the limit still allows."""
+        return max(0, self.limit - self.used_count)
 
     def free_slots(self) -> list[int]:
         return list(self._free)

@@ -372,7 +372,7 @@ class Store:
         """True when cleaning should go on even between requests."""
         return (
             policy.short_of_segments(
-                self.segments.free_count, self.geometry.slot_count, RESERVE_SEGMENTS
+                self.segments.free_count, self.segments.ram.limit, RESERVE_SEGMENTS
             )
             and not self.cleaner.exhausted()
         )

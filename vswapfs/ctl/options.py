@@ -97,6 +97,10 @@ def _tiers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _parse_limit(text: str) -> int | str:
+    return "auto" if text == "auto" else parse_size_bytes(text)
+
+
 def area_options(command: _F) -> _F:
     """Add the options of an area, from --size to --allow-unlocked; each is a field of Config."""
     for option in (
@@ -143,8 +147,9 @@ def area_options(command: _F) -> _F:
             "--pool-limit",
             "pool_limit_bytes",
             metavar="SIZE",
-            callback=parsed(parse_size_bytes),
-            help="Most RAM that pages may take. When it is full the kernel keeps further pages. "
+            callback=parsed(_parse_limit),
+            help="Most RAM that pages may take, or 'auto': as much as the machine can spare at any "
+            "time. What does not fit goes to a tier; without one, the kernel keeps it. "
             "[default: --size, at most a quarter of the machine's memory]",
         ),
         click.option(

@@ -17,6 +17,7 @@ SIZE_MIN_BYTES: Final = 1 << 20
 SEGMENT_BYTES: Final = SEGMENT_MAX_BYTES
 SEGMENT_CAPACITY: Final = 1 << 22
 """Segments that pool and tiers may have together: 4 TiB of them. The table is sparse."""
+AUTO_LIMIT_FIRST_SEGMENTS: Final = 64
 POOL_MIN_SEGMENTS: Final = HEAD_COUNT + RESERVE_SEGMENTS + 1
 
 
@@ -41,6 +42,9 @@ def make_geometry(config: Config) -> Geometry:
             remedy="use several instances",
         )
     limit_bytes = config.pool_limit_bytes
+    if limit_bytes == "auto":
+        # The mapping is sparse: it costs nothing to be able to grow.
+        limit_bytes = memory.largest_pool_bytes()
     if limit_bytes is None:
         limit_bytes = max(
             min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES

@@ -21,6 +21,7 @@ import trio
 
 from vswapfs import __version__
 from vswapfs.backing.file import FileBacking
+from vswapfs.core import policy
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
@@ -29,7 +30,7 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import make_geometry
+from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, POOL_MIN_SEGMENTS, make_geometry
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.medium import open_tier
@@ -44,7 +45,7 @@ from vswapfs.format.tier import Superblock
 from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
-from vswapfs.host import hardening, loop, swap
+from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.host.region import make_buffers
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
@@ -91,6 +92,8 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
         tiers = _open_tiers(config, geometry, reporter)
         buffers, regions = make_buffers(config.name, geometry)
         store = Store(geometry, buffers, SameFilled(config.same_filled))
+        if config.pool_limit_bytes == "auto":
+            store.segments.ram.limit = min(geometry.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
         tables = [region for name, region in regions.items() if name != "pool"]
         service = _Service(
             config, reporter, store, lambda: sum(t.resident_bytes() for t in tables), outcomes
@@ -258,8 +261,23 @@ class _Service:
         """Once a second, while there are tiers: retries, budgets, trims."""
         while True:
             await trio.sleep(1)
+            if self._config.pool_limit_bytes == "auto":
+                await ask(self._lane, self._adjust_limit)
             if self._tiering.tiers:
                 await ask(self._lane, self._tiering.tick)
+
+    def _adjust_limit(self) -> None:
+        ram = self._store.segments.ram
+        ram.limit = policy.auto_limit(
+            limit=ram.limit,
+            used=ram.used_count,
+            least=POOL_MIN_SEGMENTS,
+            most=ram.slot_count,
+            segment_bytes=self._store.geometry.segment_bytes,
+            available_bytes=memory.available_bytes(),
+            reserve_bytes=memory.reserve_bytes(),
+            pressure_pct=memory.pressure_pct(),
+        )
 
     async def _serve_names(self) -> None:
         """pyfuse3's main loop. If it fails, page I/O goes on without it."""

@@ -6,7 +6,7 @@ or Descriptors lines and ends with exactly one of the others, Done or Failure. O
 pipe to the command that started it, the daemon writes Step lines and one Ready or Failure.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -34,8 +34,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     same_filled: str
     swap: bool
     """Whether to go on to losetup, mkswap and swapon."""
-    pool_limit_bytes: int | None = None
-    """None: the size of the area, at most a quarter of the machine's memory."""
+    pool_limit_bytes: int | Literal["auto"] | None = None
+    """``auto``: as much as the machine can spare now. None: the size of the area, at most a
+    quarter of the machine's memory."""
     priority: int | None = None
     allow_unlocked: bool = False
     """Start even where memory cannot be locked."""

@@ -12,14 +12,35 @@ RESERVE_MIN_BYTES: Final = 128 << 20
 
 
 def total_bytes() -> int:
-    """MemTotal."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo has no MemTotal")
+    return _meminfo_bytes("MemTotal")
+
+
+def available_bytes() -> int:
+    """What programs could still take without swapping (MemAvailable)."""
+    return _meminfo_bytes("MemAvailable")
+
+
+def pressure_pct() -> float:
+    """Share of the last 10 s in which some task waited for memory; 0 without PSI."""
+    try:
+        some = Path("/proc/pressure/memory").read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return float(some.split()[1].removeprefix("avg10="))
+
+
+def reserve_bytes() -> int:
+    """What is left to the machine."""
+    return max(int(total_bytes() * RESERVE_SHARE), RESERVE_MIN_BYTES)
 
 
 def largest_pool_bytes() -> int:
     """The largest pool limit that leaves the machine its reserve."""
-    total = total_bytes()
-    return max(0, total - max(int(total * RESERVE_SHARE), RESERVE_MIN_BYTES))
+    return max(0, total_bytes() - reserve_bytes())
+
+
+def _meminfo_bytes(key: str) -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/meminfo has no {key}")
