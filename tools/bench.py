@@ -3,13 +3,17 @@
 Owns the measuring. Never asserts: a figure is printed, not judged.
 """
 
+import fcntl
 import mmap
 import os
+import random
 import re
+import statistics
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,8 @@ from vswapfs.units import PAGE_BYTES, format_size
 BIN = Path(__file__).parent.parent / ".venv/bin"
 CHUNK_PAGES = 256
 MIB = 1 << 20
+BLKDISCARD = 0x1277
+CHURN_WRITES_PER_S = 2000
 
 # "Virtual Swap Space" v5, cover letter: memory of the descriptors for 32 GiB of swap, MiB.
 KERNEL_SERIES_MIB = {0: 0.0, 25: 48.25, 50: 96.5, 75: 144.75, 100: 193.0}
@@ -119,6 +125,143 @@ def chunk(kind: str, first: int) -> mmap.mmap:
 
 
 _buffers: dict[str, mmap.mmap] = {}
+
+
+@main.command()
+@click.option("--size-mib", default=512, show_default=True)
+@click.option("--seconds", default=20, show_default=True, help="How long pages are overwritten.")
+def density(size_mib: int, seconds: int) -> None:
+    """Payload per RAM taken while pages are overwritten at random, and 10 s later, beside zram.
+
+    Both get the same pages in the same order: half of a device of that size is filled, then runs of
+    1 to 16 pages anywhere in it are overwritten or discarded.
+    """
+    table = Table("", title=f"density after {seconds} s of churn, {size_mib} MiB")
+    for heading in ("during churn", "10 s after", "payload MiB", "RAM MiB"):
+        table.add_column(heading, justify="right")
+    with mounted("--size", f"{size_mib}M", "--pool-limit", f"{size_mib}M") as (name, file):
+        device = run_tool(
+            "losetup", "--find", "--show", "--direct-io=on", "--sector-size=4096", file
+        )
+        try:
+
+            def ours() -> tuple[int, int]:
+                pool = stats(name)["pool"]
+                return pool["live_bytes"], pool["used_bytes"]
+
+            table.add_row("vswapfs", *_density(device, size_mib, seconds, ours))
+        finally:
+            run_tool("losetup", "--detach", device)
+    device = run_tool("zramctl", "--find", "--size", f"{size_mib}M", "--algorithm", "lz4")
+    try:
+
+        def zram() -> tuple[int, int]:
+            figures = Path("/sys/block", Path(device).name, "mm_stat").read_text().split()
+            return int(figures[1]), int(figures[2])
+
+        table.add_row("zram lz4", *_density(device, size_mib, seconds, zram))
+    finally:
+        run_tool("zramctl", "--reset", device)
+    console.print(table)
+
+
+def _density(
+    device: str, size_mib: int, seconds: int, figures: Callable[[], tuple[int, int]]
+) -> list[str]:
+    rng = random.Random(1)
+    page_count = size_mib * MIB // PAGE_BYTES
+    during = []
+    fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+    buffer = mmap.mmap(-1, 16 * PAGE_BYTES)
+    try:
+        for page in range(0, page_count // 2, 16):
+            buffer[:] = b"".join(churn_page(rng) for _ in range(16))
+            os.pwrite(fd, buffer, page * PAGE_BYTES)
+        writes = 0
+        sample_at_s = time.monotonic() + 1
+        # As many writes for both, not as much time, or the slower one would churn less.
+        while writes < seconds * CHURN_WRITES_PER_S:
+            count = rng.randrange(1, 17)
+            offset = rng.randrange(page_count // 2 - 16) * PAGE_BYTES
+            if rng.random() < 0.1:
+                run_length = struct.pack("<QQ", offset, count * PAGE_BYTES)
+                fcntl.ioctl(fd, BLKDISCARD, run_length)
+            else:
+                buffer[: count * PAGE_BYTES] = b"".join(churn_page(rng) for _ in range(count))
+                os.pwrite(fd, memoryview(buffer)[: count * PAGE_BYTES], offset)
+            writes += 1
+            if time.monotonic() >= sample_at_s:
+                live, used = figures()
+                during.append(live / used)
+                sample_at_s += 1
+        time.sleep(10)
+    finally:
+        os.close(fd)
+    live, used = figures()
+    return [
+        f"{statistics.median(during):.1%}", f"{live / used:.1%}", f"{live / MIB:.1f}",
+        f"{used / MIB:.1f}",
+    ]  # fmt: skip
+
+
+def churn_page(rng: random.Random) -> bytes:
+    """A page that LZ4 shortens to between a few hundred bytes and nearly all of it."""
+    part = rng.randrange(200, 3700)
+    return rng.randbytes(part) + bytes(PAGE_BYTES - part)
+
+
+@main.command()
+@click.option("--tier-mib", default=512, show_default=True)
+@click.option("--fill", default=0.8, show_default=True, help="Share of the tier that is live.")
+@click.option("--rounds", default=2.0, show_default=True, help="Times the tier is overwritten.")
+@click.option(
+    "--skew", default=0.0, show_default=True, help="0: uniform; 0.9: 90 % to 10 % of pages"
+)
+def writeamp(tier_mib: int, fill: float, rounds: float, skew: float) -> None:
+    """Bytes to disk over bytes of records accepted, for random overwrites of a tier that full.
+
+    Pages are incompressible, so a record has 4110 bytes, and the pool is small, so that nearly
+    all of them go to disk.
+    """
+    rng = random.Random(1)
+    live_pages = int(tier_mib * MIB * fill) // 4110
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        tier = ("--tier", f"{directory}/tier:{tier_mib}M")
+        with mounted("--size", f"{tier_mib}M", "--pool-limit", "32M", *tier) as (name, file):
+            fd = os.open(file, os.O_RDWR | os.O_DIRECT)
+            buffer = mmap.mmap(-1, PAGE_BYTES)
+
+            def write(page: int) -> None:
+                buffer[:] = rng.randbytes(PAGE_BYTES)
+                os.pwrite(fd, buffer, page * PAGE_BYTES)
+
+            with Progress(console=console, transient=True) as progress:
+                overwrites = int(live_pages * rounds)
+                task = progress.add_task("writing", total=live_pages + overwrites)
+                for page in range(live_pages):
+                    write(page)
+                    progress.advance(task)
+                before = tier_written_bytes(name)
+                for _ in range(overwrites):
+                    hot = rng.random() < skew
+                    write(rng.randrange(live_pages // 10 if hot else live_pages))
+                    progress.advance(task)
+            after = tier_written_bytes(name)
+            os.close(fd)
+    console.print(
+        f"tier {tier_mib} MiB, {fill:.0%} live, {overwrites} pages overwritten, skew {skew}: "
+        f"write amplification {(after - before) / (overwrites * 4110):.2f}"
+    )
+
+
+def tier_written_bytes(name: str) -> int:
+    answer = subprocess.check_output([BIN / "vswapctl", "tier", "list", name, "--json"])
+    found: int = msgspec.json.decode(answer)["tiers"][0]["written_bytes"]
+    return found
+
+
+def run_tool(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -370,12 +370,15 @@ class Store:
 
     def cleaning_urgent(self) -> bool:
         """True when cleaning should go on even between requests."""
+        segments = self.segments
         return (
-            policy.short_of_segments(
-                self.segments.free_count, self.segments.ram.limit, RESERVE_SEGMENTS
+            policy.short_of_segments(segments.free_count, segments.ram.limit, RESERVE_SEGMENTS)
+            or policy.density_poor(
+                segments.sealed_resident_bytes,
+                segments.sealed_live_bytes,
+                self.geometry.segment_bytes,
             )
-            and not self.cleaner.exhausted()
-        )
+        ) and not self.cleaner.exhausted()
 
     def cleaning_useful(self) -> bool:
         """True when idle time should be spent on packing the pool."""

@@ -44,7 +44,7 @@ IDLE_BEFORE_PACKING_MS: Final = 100
 
 LOST_PAGES_MAX: Final = 10_000
 
-_PAIR_CHECK_INTERVAL: Final = 16
+_PAIR_CHECK_INTERVAL: Final = 4
 _PAGE_MASK: Final = PAGE_BYTES - 1
 
 _log = logging.getLogger(__name__)
