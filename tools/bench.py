@@ -11,6 +11,7 @@ import re
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +21,15 @@ from typing import Any
 
 import click
 import msgspec
+from cgroup import MemoryCgroup
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from vswapfs.units import PAGE_BYTES, format_size
 
-BIN = Path(__file__).parent.parent / ".venv/bin"
+ROOT = Path(__file__).parent.parent
+BIN = ROOT / ".venv/bin"
 CHUNK_PAGES = 256
 MIB = 1 << 20
 BLKDISCARD = 0x1277
@@ -262,6 +265,102 @@ def tier_written_bytes(name: str) -> int:
 
 def run_tool(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+HOLD_SIZE = 768 * MIB
+HOLD_LIMIT = 96 * MIB
+
+
+@contextmanager
+def held_pages() -> Iterator[MemoryCgroup]:
+    """A process whose pages have been swapped out to the highest-priority area, and sits still."""
+    with MemoryCgroup(HOLD_LIMIT) as group:
+        command = [
+            sys.executable, str(ROOT / "tools/workload.py"), "--size", str(HOLD_SIZE), "--mix",
+            "text:6,random:2", "--touches", "0", "--hold", "--json",
+            "--cgroup-procs", str(group.procs_path),
+        ]  # fmt: skip
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout
+                if not any('"hold"' in line for line in process.stdout):
+                    raise click.ClickException("the workload did not come to its hold")
+                yield group
+            finally:
+                process.kill()
+
+
+def timed(*argv: str) -> float:
+    started_s = time.monotonic()
+    run_tool(*argv)
+    return time.monotonic() - started_s
+
+
+def swap_on(device: str) -> None:
+    run_tool("mkswap", device)
+    run_tool("swapon", "--discard", "--priority", "32000", device)
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True)
+def tiers(rounds: int) -> None:
+    """Taking pages back from disk: swapoff, drain then swapoff, tier remove; beside a swap file."""
+    ctl = str(BIN / "vswapctl")
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        tier = f"{directory}/tier"
+        options = ("--size", "1G", "--pool-limit", "1G", "--tier", f"{tier}:1G")
+        for _ in range(rounds):
+            for way in ("vswapfs swapoff", "vswapfs drain, swapoff", "vswapfs tier remove"):
+                run_tool(ctl, "on", "bench", *options, "--priority", "32000")
+                device = json_of(ctl, "status", "bench")[0]["loop_device"]
+                try:
+                    with held_pages() as group:
+                        run_tool(ctl, "writeback", "bench", "--all")
+                        moved_bytes = json_of(ctl, "tier", "list", "bench")["tiers"][0][
+                            "used_bytes"
+                        ]
+                        group.set_limit(2 * HOLD_SIZE)
+                        if way.endswith("remove"):
+                            took_s = timed(ctl, "tier", "remove", "bench", tier)
+                            figures.setdefault("tier remove, MB/s", []).append(
+                                moved_bytes / took_s / 1e6
+                            )
+                        else:
+                            drained_s = 0.0
+                            if "drain" in way:
+                                drained_s = timed(ctl, "drain", "bench")
+                            took_s = drained_s + timed("swapoff", device)
+                        figures.setdefault(way, []).append(took_s)
+                finally:
+                    run_tool(ctl, "off", "bench")
+            swap_file = f"{directory}/swapfile"
+            run_tool("fallocate", "--length", "1G", swap_file)
+            Path(swap_file).chmod(0o600)
+            swap_on(swap_file)
+            try:
+                with held_pages() as group:
+                    group.set_limit(2 * HOLD_SIZE)
+                    figures.setdefault("swap file swapoff", []).append(timed("swapoff", swap_file))
+            finally:
+                subprocess.run(["swapoff", swap_file], check=False, capture_output=True)
+                Path(swap_file).unlink()
+    table = Table("", title=f"{HOLD_SIZE // MIB} MiB less {HOLD_LIMIT // MIB} MiB swapped, median")
+    table.add_column("s", justify="right")
+    table.add_column("beside the swap file", justify="right")
+    reference = statistics.median(figures["swap file swapoff"])
+    rate = statistics.median(figures.pop("tier remove, MB/s"))
+    for way, seconds in figures.items():
+        median = statistics.median(seconds)
+        table.add_row(way, f"{median:.2f}", f"{median / reference:.2f}")
+    console.print(table)
+    console.print(f"tier remove: {rate:.0f} MB/s of {moved_bytes / 1e6:.0f} MB in segments")
+
+
+def json_of(*argv: str) -> Any:
+    return msgspec.json.decode(run_tool(*argv, "--json"))
 
 
 if __name__ == "__main__":

@@ -126,6 +126,10 @@ class MemoryCgroup:
             else:
                 return
 
+    def set_limit(self, limit_bytes: int) -> None:
+        """Another limit, from now on."""
+        (self.path / self._hierarchy.limit_file).write_text(str(limit_bytes))
+
     def usage(self) -> Usage:
         resident_bytes = self._read_int(self._hierarchy.usage_file)
         if self._hierarchy.is_v2:

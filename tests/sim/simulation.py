@@ -23,7 +23,6 @@ from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
-from vswapfs.format.codec import checksum
 from vswapfs.core.descriptor import KIND_MASK, STORED, place
 from vswapfs.core.homes import RecordRead
 from vswapfs.core.store import Store
@@ -33,10 +32,12 @@ from vswapfs.daemon.medium import erase
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, PoolFullError, TierFormatError
+from vswapfs.format.codec import checksum
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment_header
 from vswapfs.fuse.lane import Fetched, Lane
 
 SEGMENT_BYTES: Final = 1 << 14
+GEOMETRY: Final = Geometry(400, 20, SEGMENT_BYTES, 4000)
 KINDS: Final = ("zero", "same", "text", "text", "text", "tight", "random", "random")
 Rates = Mapping[tuple[str, Fault], float]
 """How often an operation (read, write, trim, flush) shows a fault."""
@@ -169,7 +170,9 @@ class Draws(Mapping[int, Fault]):
 class Disk:
     """A medium that does wrong, and tells the simulation which segments it did wrong to."""
 
-    def __init__(self, simulation: "Simulation", size_bytes: int, plan: Mapping[int, Fault]) -> None:
+    def __init__(
+        self, simulation: "Simulation", size_bytes: int, plan: Mapping[int, Fault]
+    ) -> None:
         self._simulation = simulation
         self.memory = MemoryBacking(size_bytes)
         self.plan = plan
@@ -296,13 +299,13 @@ class Simulation:
     monkeypatch: pytest.MonkeyPatch
     seed: int
     rates: Rates = field(default_factory=dict)
-    geometry: Geometry = Geometry(400, 20, SEGMENT_BYTES, 4000)
+    geometry: Geometry = GEOMETRY
     budget_bytes_per_day: int | None = None
     plan: Mapping[int, Fault] | None = None
     """The faults of every disk by operation, instead of rates."""
     tolerate_stale: bool = True
     """After a write that was lost or misplaced an earlier version of the page may lie there, whole
-    and at the same place. No record says which version it is (test_known_limits.py)."""
+    and at the same place. No record says which version it is (test_stories.py)."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -516,9 +519,7 @@ class Simulation:
         for segment in segments:
             may = self.tiering.may_leave(segment)
             yield
-            if may and not (
-                yield from self._one(functools.partial(self.tiering.write, segment))
-            ):
+            if may and not (yield from self._one(functools.partial(self.tiering.write, segment))):
                 return
             yield
 
@@ -635,7 +636,9 @@ class Simulation:
             if segments.state(n) and not segments.tier_of(n)
         ]
         assert not segments.ram.is_any_pinned()
-        assert sorted([*in_ram, *segments.ram.free_slots()]) == list(range(self.geometry.slot_count))
+        assert sorted([*in_ram, *segments.ram.free_slots()]) == list(
+            range(self.geometry.slot_count)
+        )
         for number in self.tiering.tiers:
             slots = segments.tier(number)
             used = sorted(segments.slot_of(n) for n in self.store.homes.on_tier(number))

@@ -79,6 +79,11 @@ class Homes:
         )
         return self.writing_back and self._open_tier() is not None
 
+    def would_write_back(self, used_slots: int) -> bool:
+        """Whether writeback would start with so many slots used."""
+        limit = self._segments.ram.limit
+        return policy.writeback_due(used_slots, limit, RESERVE_SEGMENTS, active=False)
+
     def _open_tier(self) -> int | None:
         for tier, slots in enumerate(self._segments.places):
             if isinstance(slots, TierSlots) and tier not in self.closed_tiers and slots.free_count:

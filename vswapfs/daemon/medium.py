@@ -7,11 +7,12 @@ store.
 import mmap
 import time
 import uuid
+from collections.abc import Callable
 
 from vswapfs.backing.api import Backing
 from vswapfs.backing.file import FileBacking
-from vswapfs.errors import HostError
-from vswapfs.format.message import TierConfig
+from vswapfs.errors import HostError, VswapError
+from vswapfs.format.message import Config, TierConfig
 from vswapfs.format.tier import SUPERBLOCK_COPY_OFFSET, Superblock
 from vswapfs.units import PAGE_BYTES
 
@@ -46,6 +47,23 @@ def open_tier(
         backing.close()
         raise HostError(f"write the superblock of {config.path}", str(error)) from None
     return backing, superblock
+
+
+OpenTiers = list[tuple[str, Backing, Superblock]]
+
+
+def open_tiers(config: Config, segment_bytes: int, step: Callable[[str], None]) -> OpenTiers:
+    """All tiers of a configuration, or none: raises what open_tier raises."""
+    tiers: OpenTiers = []
+    try:
+        for tier in config.tiers:
+            step(f"open tier {tier.path}")
+            tiers.append((tier.path, *open_tier(tier, config.name, segment_bytes)))
+    except VswapError:
+        for _path, backing, _superblock in tiers:
+            backing.close()
+        raise
+    return tiers
 
 
 def write_superblock(backing: Backing, superblock: Superblock) -> None:

@@ -20,9 +20,7 @@ import pyfuse3
 import trio
 
 from vswapfs import __version__
-from vswapfs.backing.file import FileBacking
 from vswapfs.core import policy
-from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
 from vswapfs.core.figures import derived_bytes, figures
@@ -33,7 +31,7 @@ from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, POOL_MIN_SEGMENTS, make_geometry
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
-from vswapfs.daemon.medium import open_tier
+from vswapfs.daemon.medium import OpenTiers, open_tiers
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
@@ -41,7 +39,6 @@ from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
-from vswapfs.format.tier import Superblock
 from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
@@ -89,7 +86,7 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
             reporter.step("clean up after a daemon that was killed")
             takedown.take_down_remains(config.name, reporter.step, force=False)
         _check_mountpoint(config)
-        tiers = _open_tiers(config, geometry, reporter)
+        tiers = open_tiers(config, geometry.segment_bytes, reporter.step)
         buffers, regions = make_buffers(config.name, geometry)
         store = Store(geometry, buffers, SameFilled(config.same_filled))
         if config.pool_limit_bytes == "auto":
@@ -99,22 +96,6 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
             config, reporter, store, lambda: sum(t.resident_bytes() for t in tables), outcomes
         )
         return trio.run(service.main, tiers)
-
-
-_Tiers = list[tuple[str, FileBacking, Superblock]]
-
-
-def _open_tiers(config: Config, geometry: Geometry, reporter: Reporter) -> _Tiers:
-    tiers: _Tiers = []
-    try:
-        for tier in config.tiers:
-            reporter.step(f"open tier {tier.path}")
-            tiers.append((tier.path, *open_tier(tier, config.name, geometry.segment_bytes)))
-    except VswapError:
-        for _path, backing, _superblock in tiers:
-            backing.close()
-        raise
-    return tiers
 
 
 def _check_mountpoint(config: Config) -> None:
@@ -128,6 +109,10 @@ def _check_mountpoint(config: Config) -> None:
         )
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", remedy=f"mkdir -p {path}")
+
+
+async def _to_nobody(_answer: message.Answer) -> None:
+    """Progress of what nobody watches."""
 
 
 class _Service:
@@ -155,7 +140,7 @@ class _Service:
 
     # -- start and end -----------------------------------------------------------------------
 
-    async def main(self, tiers: _Tiers) -> int:
+    async def main(self, tiers: OpenTiers) -> int:
         config = self._config
         self._reporter.step(f"mount on {config.mountpoint}")
         channel = mount.mount(config.mountpoint, config.name)
@@ -244,9 +229,19 @@ class _Service:
     async def _take_down(self, report: Callable[[str], None]) -> None:
         """Raises HostError; the instance serves on then, and it can be tried again."""
         async with self._takedown_lock:
-            if not self._taken_down:
+            if self._taken_down:
+                return
+            # In the order of the log, and not in that of the page tables: 5 times as fast as
+            # swapoff alone (tools/bench tiers).
+            self._tiering.is_draining = True
+            try:
+                if self._tiering.tiers:
+                    report("read the tiers back into RAM, as far as it goes")
+                    await self._tier_commands.drain(_to_nobody)
                 await trio.to_thread.run_sync(takedown.take_down, self._config.name, report)
-                self._taken_down = True
+            finally:
+                self._tiering.is_draining = False
+            self._taken_down = True
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -336,7 +331,11 @@ class _Service:
 
         def report(text: str) -> None:
             _log.info("%s", text)
-            trio.from_thread.run_sync(steps_in.send_nowait, text, trio_token=token)
+            token.run_sync_soon(pass_in, text)
+
+        def pass_in(text: str) -> None:
+            with contextlib.suppress(trio.ClosedResourceError, trio.WouldBlock):
+                steps_in.send_nowait(text)
 
         async def pass_on() -> None:
             async for text in steps:

@@ -170,14 +170,16 @@ class TierCommands:
     async def drain(self, send: Send) -> None:
         """Fetch what fits RAM, tier by tier in the order it lies there."""
         report = ProgressReporter(send)
-        done = total = 0
+        work = []
         for tier in list(self._tiering.tiers.values()):
-            segments = await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
-            total += len(segments)
-            for segment in segments:
-                done += await self._one(functools.partial(self._tiering.fetch, segment))
-                await report.at(done * self._segment_bytes, total * self._segment_bytes)
-        await report.at(done * self._segment_bytes, total * self._segment_bytes, end=True)
+            work += await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
+        done = 0
+        for segment in work:
+            if not await ask(self._lane, self._tiering.has_room_to_drain):
+                break
+            done += await self._one(functools.partial(self._tiering.fetch, segment))
+            await report.at(done * self._segment_bytes, len(work) * self._segment_bytes)
+        await report.at(done * self._segment_bytes, len(work) * self._segment_bytes, end=True)
 
     async def writeback(
         self, *, idle_s: float, incompressible: bool, max_bytes: int | None, send: Send

@@ -48,6 +48,8 @@ class Tiering:
         self.tiers: dict[int, Tier] = {}
         self._reader = RecordReader(self.tiers, self._segment_bytes)
         self._writes_in_flight = 0
+        self.is_draining = False
+        """No writeback by watermark: pages are on their way in."""
         self._cleaning = False
         self.budget = Budget(budget_bytes_per_day, 0, 0) if budget_bytes_per_day else None
         self.budget_spent = False
@@ -103,7 +105,11 @@ class Tiering:
     def pump(self) -> None:
         """Start what is due by the watermarks; trim; fetch what is to be cleaned."""
         self._store.segments.now_s = int(time.monotonic())
-        while self._writes_in_flight < WRITES_IN_FLIGHT_MAX and self._homes.writeback_due():
+        while (
+            self._writes_in_flight < WRITES_IN_FLIGHT_MAX
+            and not self.is_draining
+            and self._homes.writeback_due()
+        ):
             segment = self._homes.choose(leave=self._store.cleaner.victim)
             if segment is None or not self.write(segment, self._written_by_watermark):
                 break
@@ -217,6 +223,11 @@ class Tiering:
 
     def unpin(self, tier: Tier, slot: int) -> None:
         self._store.segments.tier(tier.number).unpin(slot)
+
+    def has_room_to_drain(self) -> bool:
+        """Whether a segment more can be in RAM without being written out again at once."""
+        ram = self._store.segments.ram
+        return self.is_draining or not self._homes.would_write_back(ram.used_count + 1)
 
     def why_not(self) -> str:
         """Why a segment could not be written."""

@@ -1,0 +1,379 @@
+"""Slots, pins and trims; the write budget; when and in which order segments are written out."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from regions import make_buffers, make_page
+
+from vswapfs.core import policy
+from vswapfs.core.budget import CHUNK_BYTES, DAY_S, Budget
+from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry
+from vswapfs.core.loghead import INCOMPRESSIBLE
+from vswapfs.core.segment import SEALED
+from vswapfs.core.slots import RamSlots, Slots, TierSlots
+from vswapfs.core.store import Store
+
+MIB = 1 << 20
+
+# -- slots -----------------------------------------------------------------------------------
+
+
+def taken(slots: RamSlots | TierSlots, count: int) -> list[int]:
+    return [slots.take() for _ in range(count)]
+
+
+def test_tier_slots_are_taken_in_ascending_order() -> None:
+    assert taken(TierSlots(5, ()), 5) == [0, 1, 2, 3, 4]
+
+
+def test_tier_slots_go_round_before_a_freed_one_is_used_again() -> None:
+    slots = TierSlots(4, ())
+    assert taken(slots, 2) == [0, 1]
+    slots.give_back(0)
+    assert taken(slots, 2) == [2, 3]
+    assert slots.take() == 0
+    with pytest.raises(IndexError):
+        slots.take()
+    assert slots.free_count == 0
+
+
+def test_tier_slots_that_were_used_are_left_out() -> None:
+    slots = TierSlots(6, (0, 3))
+    assert slots.free_count == 4
+    assert slots.used_slots() == [0, 3]
+    assert taken(slots, 4) == [1, 2, 4, 5]
+
+
+def test_ram_slots_take_the_warm_one_first() -> None:
+    slots = RamSlots(4, (1,))
+    assert taken(slots, 3) == [0, 2, 3]
+    slots.give_back(2)
+    slots.give_back(0)
+    assert taken(slots, 2) == [0, 2]
+    with pytest.raises(IndexError):
+        slots.take()
+
+
+def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:
+    slots = RamSlots(4, ())
+    taken(slots, 2)
+    slots.limit = 1
+    assert (slots.used_count, slots.free_count, slots.unused_count) == (2, 0, 2)
+    slots.limit = 3
+    assert (slots.used_count, slots.free_count, slots.unused_count) == (2, 1, 2)
+
+
+@pytest.mark.parametrize("kind", [RamSlots, TierSlots])
+def test_a_pinned_slot_is_free_only_when_the_last_pin_is_gone(
+    kind: type[RamSlots] | type[TierSlots],
+) -> None:
+    slots = kind(1, ())
+    slot = slots.take()
+    slots.pin(slot)
+    slots.pin(slot)
+    slots.give_back(slot)
+    assert slots.free_count == 0
+    slots.unpin(slot)
+    assert slots.is_pinned(slot)
+    assert slots.free_count == 0
+    slots.unpin(slot)
+    assert not slots.is_any_pinned()
+    assert slots.free_count == 1
+    assert slots.take() == slot
+
+
+@pytest.mark.parametrize("kind", [RamSlots, TierSlots])
+def test_a_pin_alone_frees_nothing(kind: type[RamSlots] | type[TierSlots]) -> None:
+    slots = kind(2, ())
+    slot = slots.take()
+    slots.pin(slot)
+    slots.unpin(slot)
+    assert slots.free_count == 1
+    slots.give_back(slot)
+    assert slots.free_count == 2
+
+
+def test_slots_say_what_they_do_not_do() -> None:
+    with pytest.raises(NotImplementedError):
+        Slots(1).give_back(0)
+
+
+def test_freed_slots_are_trimmed_once_ascending_and_not_taken_meanwhile() -> None:
+    slots = TierSlots(4, ())
+    taken(slots, 4)
+    for slot in (3, 0, 2):
+        slots.give_back(slot)
+    assert slots.untrimmed_count == 3
+    assert slots.take_for_trim() == [0, 2, 3]
+    assert (slots.free_count, slots.untrimmed_count) == (0, 0)
+    with pytest.raises(IndexError):
+        slots.take()
+    slots.trimmed([0, 2, 3])
+    assert slots.free_count == 3
+    assert slots.take_for_trim() == []
+    assert taken(slots, 3) == [0, 2, 3]
+
+
+def test_a_slot_taken_again_needs_no_trim_and_a_pinned_one_waits() -> None:
+    slots = TierSlots(2, ())
+    taken(slots, 2)
+    slots.pin(0)
+    slots.give_back(0)
+    slots.give_back(1)
+    assert slots.untrimmed_count == 1
+    assert slots.take() == 1
+    assert slots.take_for_trim() == []
+    slots.unpin(0)
+    assert slots.take_for_trim() == [0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tier_slots_match_a_model(seed: int) -> None:
+    """Any order of taking, freeing, pinning and trimming: each slot is in one place."""
+    rng = random.Random(seed)
+    slots = TierSlots(9, ())
+    used: list[int] = []
+    pins: list[int] = []
+    dead: set[int] = set()  # freed while pinned
+    trims: list[list[int]] = []
+    for _ in range(3000):
+        draw = rng.random()
+        if draw < 0.3:
+            away = {*used, *dead, *(slot for trim in trims for slot in trim)}
+            assert slots.free_count == 9 - len(away)
+            if slots.free_count:
+                slot = slots.take()
+                assert slot not in away
+                used.append(slot)
+        elif draw < 0.55 and used:
+            slot = used.pop(rng.randrange(len(used)))
+            slots.give_back(slot)
+            if slot in pins:
+                dead.add(slot)
+        elif draw < 0.7 and used:
+            pins.append(rng.choice(used))
+            slots.pin(pins[-1])
+        elif draw < 0.85 and pins:
+            slot = pins.pop(rng.randrange(len(pins)))
+            slots.unpin(slot)
+            if slot not in pins:
+                dead.discard(slot)
+        elif draw < 0.92:
+            trims.append(slots.take_for_trim())
+            assert trims[-1] == sorted(trims[-1])
+            assert not {*used, *dead}.intersection(trims[-1])
+        elif trims:
+            slots.trimmed(trims.pop(rng.randrange(len(trims))))
+        assert slots.is_any_pinned() == bool(pins)
+
+
+# -- the budget ------------------------------------------------------------------------------
+
+
+def restarted(budget: Budget) -> Budget:
+    """What a successor knows: what is saved."""
+    return Budget(budget.bytes_per_day, budget.window_start_s, budget.spent_bytes)
+
+
+def test_a_budget_lasts_a_window_and_then_is_renewed() -> None:
+    budget = Budget(10 * MIB, 0, 0)
+    now = 5 * DAY_S
+    assert [budget.charge(MIB, now + n) for n in range(12)] == [True] * 10 + [False] * 2
+    assert budget.left_bytes(now + DAY_S - 1) == 0
+    assert not budget.charge(1, now + DAY_S - 1)
+    assert budget.left_bytes(now + DAY_S) == 10 * MIB
+    assert budget.charge(10 * MIB, now + DAY_S)
+
+
+def test_a_write_larger_than_what_is_left_changes_nothing() -> None:
+    budget = Budget(3 * MIB, 0, 0)
+    assert budget.charge(2 * MIB, 0)
+    before = replace(budget)
+    assert not budget.charge(2 * MIB, 0)
+    assert budget == before
+    assert budget.charge(MIB, 0)
+
+
+def test_the_charge_is_ahead_of_the_writes_a_chunk_at_a_time() -> None:
+    budget = Budget(10 * CHUNK_BYTES, 0, 0)
+    saved = []
+    for _ in range(2 * CHUNK_BYTES // MIB):
+        assert budget.charge(MIB, 0)
+        saved.append(budget.spent_bytes)
+    assert set(saved) == {CHUNK_BYTES, 2 * CHUNK_BYTES}
+    assert budget.charge(3 * CHUNK_BYTES, 0)  # larger than a chunk
+
+
+@pytest.mark.parametrize("size_bytes", [1, 4096, MIB, 3 * MIB, 64 * MIB, 65 * MIB])
+@pytest.mark.parametrize("bytes_per_day", [1, MIB, 63 * MIB, 64 * MIB, 65 * MIB, 200 * MIB + 7])
+def test_a_restart_at_any_point_never_allows_more_in_a_window(
+    size_bytes: int, bytes_per_day: int
+) -> None:
+    """Restarts before the first, second, third, ... write; and before every one."""
+    size_bytes = max(size_bytes, bytes_per_day // 500)
+    for restart_at in [*range(bytes_per_day // size_bytes + 3), None]:
+        budget = Budget(bytes_per_day, DAY_S, 0)
+        written = 0
+        for number in range(bytes_per_day // size_bytes + 3):
+            if restart_at in (number, None):
+                budget = restarted(budget)
+            if budget.charge(size_bytes, DAY_S + number):
+                written += size_bytes
+            assert written <= budget.spent_bytes <= bytes_per_day
+        if restart_at == 0:
+            assert written == bytes_per_day // size_bytes * size_bytes
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_writes_restarts_and_days(seed: int) -> None:
+    rng = random.Random(seed)
+    budget = Budget(rng.choice((5 * MIB, 100 * MIB, 1000 * MIB)), 0, 0)
+    now, written = DAY_S, 0
+    for _ in range(5000):
+        now += rng.choice((0, 1, 60, 3600))
+        if rng.random() < 0.05:
+            budget = restarted(budget)
+        window = budget.window_start_s
+        left = budget.left_bytes(now)
+        if budget.window_start_s != window:
+            assert not window <= now < window + DAY_S
+            written = 0
+        size = rng.choice((4096, MIB, 7 * MIB))
+        allowed = budget.charge(size, now)
+        assert allowed == (size <= left)
+        written += size * allowed
+        assert written <= budget.spent_bytes <= budget.bytes_per_day
+        assert budget.charged_ahead_bytes >= 0
+
+
+def test_a_clock_set_back_begins_a_new_window_now() -> None:
+    budget = Budget(MIB, 10 * DAY_S, MIB)
+    assert not budget.charge(1, 10 * DAY_S)
+    assert budget.charge(MIB, 9 * DAY_S)
+    assert budget.window_start_s == 9 * DAY_S
+    assert not budget.charge(1, 9 * DAY_S + 5)
+
+
+def test_a_budget_made_smaller_than_what_was_spent_allows_nothing() -> None:
+    budget = Budget(MIB, DAY_S, 5 * MIB)
+    assert budget.left_bytes(DAY_S) == 0
+    assert not budget.charge(1, DAY_S)
+    assert budget.spent_bytes == 5 * MIB
+    assert budget.charge(MIB, 2 * DAY_S)
+
+
+# -- policy ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slot_count", [20, 100, 1000])
+def test_writeback_starts_high_and_stops_low(slot_count: int) -> None:
+    due, changes = False, []
+    for used in [*range(slot_count + 1), *range(slot_count, -1, -1)]:
+        now = policy.writeback_due(used, slot_count, RESERVE_SEGMENTS, active=due)
+        if now != due:
+            changes.append(used)
+        due = now
+    start, stop = changes
+    assert start == min(slot_count * 9 // 10, slot_count - RESERVE_SEGMENTS - 2) + 1
+    assert stop == slot_count * 8 // 10
+    assert not due
+
+
+@pytest.mark.parametrize("slot_count", range(4, 20))
+def test_a_small_pool_writes_back_before_stores_are_refused(slot_count: int) -> None:
+    full = slot_count - RESERVE_SEGMENTS
+    assert policy.writeback_due(full, slot_count, RESERVE_SEGMENTS, active=False)
+    assert not policy.writeback_due(0, slot_count, RESERVE_SEGMENTS, active=True)
+
+
+def test_a_tier_is_short_below_its_share() -> None:
+    assert policy.tier_short(0, 4)
+    assert not policy.tier_short(1, 4)
+    assert policy.tier_short(10, 160)
+    assert not policy.tier_short(11, 160)
+
+
+# -- what is written first -------------------------------------------------------------------
+
+
+def filled_store() -> Store:
+    rng = random.Random(3)
+    store = Store(Geometry(400, 24, 1 << 14, 64), make_buffers(Geometry(400, 24, 1 << 14, 64)))
+    for page in range(60):
+        store.segments.now_s = page
+        store.store(page, make_page(rng, "random" if page % 5 == 4 else "text"))
+    return store
+
+
+def test_incompressible_segments_go_first_then_the_oldest() -> None:
+    store = filled_store()
+    segments = store.segments
+    order = store.homes.candidates()
+    raw = [n for n in order if segments.head_of(n) == INCOMPRESSIBLE]
+    rest = order[len(raw) :]
+    assert raw
+    assert rest
+    assert order[: len(raw)] == raw
+    for part in (raw, rest):
+        sequences = [segments.sequence(n) for n in part]
+        assert sequences == sorted(sequences)
+    assert store.homes.candidates(incompressible=True) == raw
+    assert sorted(order) == [n for n in range(segments.count) if segments.state(n) == SEALED]
+
+
+def test_idle_segments_are_those_sealed_by_then() -> None:
+    store = filled_store()
+    sealed_at = store.segments.sealed_at_s
+    everything = store.homes.candidates()
+    middle = sorted(sealed_at[n] for n in everything)[len(everything) // 2]
+    idle = store.homes.candidates(idle_since_s=middle)
+    assert idle == [n for n in everything if sealed_at[n] <= middle]
+    assert 0 < len(idle) < len(everything)
+    assert store.homes.candidates(idle_since_s=-1) == []
+
+
+def test_choosing_leaves_the_victim_and_what_is_on_its_way() -> None:
+    store = filled_store()
+    store.segments.add_tier(20)
+    order = store.homes.candidates()
+    assert store.homes.choose(leave=order[0]) == order[1]
+    plan = store.homes.plan_write(order[2])
+    assert plan is not None
+    assert store.homes.choose(leave=-1) == order[3]
+    assert order[2] not in store.homes.candidates()
+    assert not store.homes.end_write(plan, ok=False)
+    assert order[2] in store.homes.candidates()
+
+
+def test_a_failed_write_tells_the_cleaner_that_it_may_have_the_segment() -> None:
+    store = filled_store()
+    store.segments.add_tier(20)
+    segment = store.homes.candidates()[-1]
+    for page in list(store._pages_in(segment))[1:]:
+        store.discard(page, 1)  # worth cleaning
+    plan = store.homes.plan_write(segment)
+    assert plan is not None
+    while store.clean(100):
+        pass
+    assert store.segments.is_sealed_in_ram(segment)
+    store.homes.end_write(plan, ok=False)
+    assert not store.cleaner.exhausted()
+    while store.clean(100):
+        pass
+    assert not store.segments.is_sealed_in_ram(segment)
+
+
+def test_a_fetch_of_a_segment_that_is_not_on_a_tier_is_refused() -> None:
+    store = filled_store()
+    tier = store.segments.add_tier(20)
+    segment = store.homes.candidates()[0]
+    free = store.segments.free_count
+    assert store.homes.plan_fetch(segment) is None
+    plan = store.homes.plan_write(segment)
+    assert plan is not None
+    assert store.homes.end_write(plan, ok=True)
+    listed = store.homes.on_tier(tier)
+    store.discard(0, 60)  # it died between the list and the fetch
+    assert store.homes.plan_fetch(listed[0]) is None
+    assert store.segments.free_count >= free
