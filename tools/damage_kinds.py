@@ -198,10 +198,9 @@ def _tear(image: Image, rng: random.Random) -> tuple[list[Operation], str]:
         arrived = rng.choice((rng.randrange(4), sectors - 1 - rng.randrange(4)))
     at = arrived * SECTOR_BYTES
     has_history = len(image[slot].states) > 1
-    text = (
-        f"slot {slot}: of {sectors} sectors {arrived} arrived; from byte {place_bytes(slot, at)} on "
-        f"{'what was there before' if has_history else 'zeros'}"
-    )
+    rest = "what was there before" if has_history else "zeros"
+    text = f"slot {slot}: {arrived} of {sectors} sectors arrived; "
+    text += f"from byte {place_bytes(slot, at)} on {rest}"
     source = Copy(slot, 1, at) if has_history else None
     return [Operation(slot, at, length - at, source)], text
 

@@ -7,13 +7,11 @@ samples pages. Always holds: after a case the medium is what it was before.
 
 import random
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from damage_kinds import (
-    SECTOR_BYTES,
     SEGMENT_BYTES,
     SUPERBLOCK_SLOT,
     Contents,
@@ -29,7 +27,7 @@ from workload import PageContents
 
 from vswapfs.backing.api import BLOCK_BYTES, Backing
 from vswapfs.backing.memory import MemoryBacking
-from vswapfs.core.buffers import Geometry
+from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.homes import RecordRead
 from vswapfs.core.store import Store
 from vswapfs.daemon.medium import scratch, write_superblock
@@ -49,7 +47,6 @@ from vswapfs.format.tier import (
     choose,
     is_empty,
     pack_segment_header,
-    slot_offset_bytes,
     unpack_segment_header,
 )
 from vswapfs.format.tier_walk import walk_segment
@@ -59,7 +56,6 @@ from vswapfs.units import PAGE_BYTES
 WRITE_EVERY_STORES: Final = 64
 STATES_KEPT: Final = 4
 SUPERBLOCK_GENERATIONS: Final = 5
-_CRC32_BYTES: Final = 4
 
 
 class DamageToolError(AssertionError):
@@ -151,8 +147,7 @@ class Lab:
         self.geometry = Geometry(
             recipe.pages, recipe.ram_slots, SEGMENT_BYTES, recipe.ram_slots + recipe.tier_slots
         )
-        buffers = {name: _Region(size) for name, size in self.geometry.sizes_bytes().items()}
-        self.store = Store(self.geometry, cast(Any, SimpleNamespace(**buffers)))
+        self.store = Store(self.geometry, make_buffers(self.geometry))
         self.superblock = Superblock(
             uuid=random.Random(f"uuid/{seed}").randbytes(16),
             name="damage",
@@ -179,7 +174,7 @@ class Lab:
         """Store every page several times, so that slots are used again and records are dead."""
         rng = random.Random(f"order/{self.seed}")
         recipe = self.recipe
-        superblocks = []
+        superblocks: list[bytes] = []
         for generation in range(SUPERBLOCK_GENERATIONS):
             self.superblock = replace(self.superblock, generation=generation + 1)
             write_superblock(self.backing, self.superblock)
@@ -357,10 +352,18 @@ class _Region:
     """Memory for a buffer of the store."""
 
     def __init__(self, size_bytes: int) -> None:
-        self.view = scratch(size_bytes)
+        self._view = scratch(size_bytes)
+
+    @property
+    def view(self) -> memoryview:
+        return self._view
 
     def release(self, start: int, stop: int) -> None:
-        self.view[start:stop] = bytes(stop - start)
+        self._view[start:stop] = bytes(stop - start)
+
+
+def make_buffers(geometry: Geometry) -> Buffers:
+    return Buffers(**{name: _Region(size) for name, size in geometry.sizes_bytes().items()})
 
 
 # -- other checksums --------------------------------------------------------------------------
@@ -378,7 +381,7 @@ def with_crc32(segment: bytes) -> bytes:
 
 def crc32_returns(page: int, record: memoryview | bytes) -> bytes | None:
     """What core/verify.py would let out with crc32; None if it noticed something."""
-    checksum, owner, tag = HEADER.unpack_from(record)
+    checksum, owner, _tag = HEADER.unpack_from(record)
     data = none_returns(record)
     if data is None or zlib.crc32(data) != checksum & 0xFFFF_FFFF or owner != page:
         return None
@@ -392,12 +395,3 @@ def none_returns(record: memoryview | bytes) -> bytes | None:
         return decode(tag >> CODEC_SHIFT, memoryview(record)[HEADER_BYTES:])
     except DecodeError:
         return None
-
-
-def run_kind(lab: Lab, kind: str, indexes: range, each: Callable[[], None] = lambda: None) -> Tally:
-    """Cases of one kind, by their numbers."""
-    tally = Tally()
-    for index in indexes:
-        tally.add(lab.case(kind, index))
-        each()
-    return tally

@@ -37,7 +37,7 @@ from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment
 from vswapfs.fuse.lane import Fetched, Lane
 
 SEGMENT_BYTES: Final = 1 << 14
-GEOMETRY: Final = Geometry(400, 20, SEGMENT_BYTES, 4000)
+GEOMETRY: Final = Geometry(800, 20, SEGMENT_BYTES, 4000)
 KINDS: Final = ("zero", "same", "text", "text", "text", "tight", "random", "random")
 Rates = Mapping[tuple[str, Fault], float]
 """How often an operation (read, write, trim, flush) shows a fault."""
@@ -592,7 +592,9 @@ class Simulation:
         elif draw < 0.5:
             tier = rng.choice(tiers)
             if not tier.is_leaving:
-                self._commands.append(self.remove_tier(tier))
+                command = self.remove_tier(tier)
+                next(command)
+                self._commands.append(command)
         elif draw < 0.85:
             self._commands.append(
                 self.write_back(rng.randrange(1, 12), incompressible=rng.random() < 0.3)
