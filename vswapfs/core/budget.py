@@ -1,8 +1,8 @@
 """The write budget: so many bytes a day to the tiers, for flash that wears out.
 
 Owns the arithmetic. The clock comes in as an argument. Always holds: in any window of a day no
-more than the budget is allowed, also across restarts, because bytes are charged in advance, a
-chunk at a time, and the charge is what gets saved.
+more than the budget is allowed. Across restarts too, because bytes are charged in advance, a chunk
+at a time, and the charge is what gets saved (up to the milliseconds that saving takes).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Budget:
         return max(0, self.bytes_per_day - self.spent_bytes) + self.charged_ahead_bytes
 
     def charge(self, size_bytes: int, now_s: int) -> bool:
-        """Allow a write of that size, or not. ``spent_bytes`` may have changed: save it first."""
+        """Allow a write of that size, or not. ``spent_bytes`` may have changed: save it."""
         if self.left_bytes(now_s) < size_bytes:
             return False
         if self.charged_ahead_bytes < size_bytes:
@@ -36,6 +36,10 @@ class Budget:
             self.charged_ahead_bytes += chunk
         self.charged_ahead_bytes -= size_bytes
         return True
+
+    def refund(self, size_bytes: int) -> None:
+        """A write that was allowed did not happen."""
+        self.charged_ahead_bytes += size_bytes
 
     def _turn(self, now_s: int) -> None:
         # Also when the clock was set back: a new window rather than none for years.

@@ -10,7 +10,8 @@ Cleaning a tier, draining it and taking it away are all fetching segments into R
 cleaned or written out again like any other.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
 
 from vswapfs.core import policy
 from vswapfs.core.buffers import RESERVE_SEGMENTS
@@ -18,6 +19,7 @@ from vswapfs.core.descriptor import place
 from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import RAM, SEALED, SLOT_SHIFT, SegmentTable, resident_bytes
 from vswapfs.core.slots import TierSlots
+from vswapfs.errors import LostPageError
 
 _CHOICES_AT_ONCE: Final = 64
 
@@ -54,6 +56,23 @@ class Trim(NamedTuple):
 
     tier: int
     slots: list[int]
+
+
+Fetched = dict[int, bytes | LostPageError]
+"""Verified pages, or why not, by descriptor."""
+
+
+class TierIo(Protocol):
+    """What the lane needs of whoever carries the plans out. All of it returns at once."""
+
+    def pump(self) -> None:
+        """Start what is due. Called whenever segments were sealed, moved or freed."""
+
+    def room_is_coming(self) -> bool:
+        """Whether I/O is under way that will make room in the pool."""
+
+    def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
+        """Read records; ``done`` gets the verified pages, or why not, on the lane."""
 
 
 class Homes:
@@ -119,9 +138,10 @@ class Homes:
         return self._segments.is_sealed_in_ram(segment) and segment not in self.busy
 
     def plan_write(self, segment: int) -> Transfer | None:
-        """Write the segment to the first tier with room; None when there is none."""
+        """Write the segment to the first tier with room; None when there is none, or when the
+        segment has died or moved since it was chosen."""
         tier = self._open_tier()
-        if tier is None:
+        if tier is None or not self.may_leave(segment):
             return None
         ram_slot = self._segments.slot_of(segment)
         slot = self._segments.tier(tier).take()
@@ -147,6 +167,7 @@ class Homes:
             self.written_segments_total += 1
         else:
             segments.tier(plan.tier).give_back(plan.slot)
+            segments.change_count += 1  # the cleaner may have it again
         segments.ram.unpin(plan.ram_slot)
         return moved
 
@@ -163,12 +184,21 @@ class Homes:
     def plan_fetch(self, segment: int) -> Transfer | None:
         """Read a segment on a tier into RAM; None when RAM has no slot beyond the reserve."""
         segments = self._segments
-        if segment in self.busy or segments.ram.free_count <= RESERVE_SEGMENTS:
+        # It may have died, or moved, since it was chosen.
+        if not self._is_at_rest_on_a_tier(segment) or segments.ram.free_count <= RESERVE_SEGMENTS:
             return None
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
         ram_slot = segments.ram.take()
         segments.tier(tier).pin(slot)
         return self._begin(segment, tier, slot, ram_slot)
+
+    def _is_at_rest_on_a_tier(self, segment: int) -> bool:
+        segments = self._segments
+        return (
+            segments.state(segment) == SEALED
+            and segments.tier_of(segment) != RAM
+            and segment not in self.busy
+        )
 
     def end_fetch(self, plan: Transfer, *, ok: bool) -> bool:
         """The read has ended. True if the segment lives in RAM now."""

@@ -4,6 +4,7 @@ Owns these steps. Blocks, so it is called on I/O threads or before the lane runs
 store.
 """
 
+import errno
 import mmap
 import time
 import uuid
@@ -78,25 +79,42 @@ def write_superblock(backing: Backing, superblock: Superblock) -> None:
 def erase(backing: Backing) -> None:
     """The medium is nobody's tier any more: remove the superblock, give the rest back."""
     block = scratch(PAGE_BYTES)
-    for offset in (0, SUPERBLOCK_COPY_OFFSET):
-        backing.write(offset, block)
-    backing.trim(0, backing.size_bytes)
-    backing.flush()
-    backing.close()
+    try:
+        for offset in (0, SUPERBLOCK_COPY_OFFSET):
+            backing.write(offset, block)
+        backing.trim(0, backing.size_bytes)
+        backing.flush()
+    except OSError as error:
+        raise HostError(
+            "erase the superblock", str(error), remedy="all pages are off it; wipefs it yourself"
+        ) from None
+    finally:
+        backing.close()
 
 
-def read_what_can_be_read(backing: Backing, offset: int, buffer: memoryview) -> int:
-    """Read a whole segment; where that fails block by block, with zeros for what is unreadable.
-    Returns the number of unreadable blocks; the records in them fail their checksums."""
+def write_and_look(backing: Backing, offset: int, buffer: memoryview) -> None:
+    """Write a segment, then read its first and last block back: a medium that says it wrote and
+    did not, or wrote elsewhere, would otherwise be found out when the copy in RAM is gone, or not
+    at all where the slot's old contents verify. Two small reads cost a tenth of the write."""
+    backing.write(offset, buffer)
+    block = scratch(PAGE_BYTES)
+    for at in {0, len(buffer) - PAGE_BYTES}:
+        backing.read_into(offset + at, block)
+        if block != buffer[at : at + PAGE_BYTES]:
+            raise OSError(errno.EIO, f"byte {offset + at} does not hold what was written")
+
+
+def read_whole(backing: Backing, offset: int, buffer: memoryview, *, salvage: bool) -> None:
+    """Read a whole segment. To salvage it, zeros take the place of blocks that cannot be read: the
+    records in them fail their checksums, the others are saved."""
     try:
         backing.read_into(offset, buffer)
     except OSError:
-        unreadable = 0
+        if not salvage:
+            raise
         for start in range(0, len(buffer), PAGE_BYTES):
+            block = buffer[start : start + PAGE_BYTES]
             try:
-                backing.read_into(offset + start, buffer[start : start + PAGE_BYTES])
+                backing.read_into(offset + start, block)
             except OSError:
-                buffer[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
-                unreadable += 1
-        return unreadable
-    return 0
+                block[:] = bytes(PAGE_BYTES)

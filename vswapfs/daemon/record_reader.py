@@ -8,13 +8,12 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from vswapfs.core.homes import RecordRead
+from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.verify import verify
 from vswapfs.daemon.medium import scratch
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import LostPageError
 from vswapfs.format.tier import slot_offset_bytes
-from vswapfs.fuse.lane import Fetched
 from vswapfs.units import PAGE_BYTES
 
 MERGE_GAP_BYTES: Final = 32 << 10

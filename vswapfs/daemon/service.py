@@ -44,10 +44,12 @@ from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.host.region import make_buffers
-from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
+from vswapfs.units import PAGE_BYTES, PAGE_SHIFT, format_size
 
 DESC_PAGES_AT_ONCE: Final = 64
 """Pages described in one call of the lane: about 0.3 ms with their checksums verified."""
+
+DRAIN_REPORT_S: Final = 3.0
 
 SWITCH_INTERVAL_S: Final = 100e-6
 """How long another thread may keep the interpreter while the lane wants it; Python's default of
@@ -109,10 +111,6 @@ def _check_mountpoint(config: Config) -> None:
         )
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", remedy=f"mkdir -p {path}")
-
-
-async def _to_nobody(_answer: message.Answer) -> None:
-    """Progress of what nobody watches."""
 
 
 class _Service:
@@ -235,13 +233,27 @@ class _Service:
             # swapoff alone (tools/bench tiers).
             self._tiering.is_draining = True
             try:
-                if self._tiering.tiers:
-                    report("read the tiers back into RAM, as far as it goes")
-                    await self._tier_commands.drain(_to_nobody)
+                await self._drain(report)
                 await trio.to_thread.run_sync(takedown.take_down, self._config.name, report)
             finally:
                 self._tiering.is_draining = False
             self._taken_down = True
+
+    async def _drain(self, report: Callable[[str], None]) -> None:
+        """Speed only: whatever goes wrong here, swapoff reads the rest page by page."""
+        if not self._tiering.tiers:
+            return
+
+        async def tell(answer: message.Answer) -> None:
+            if isinstance(answer, message.Progress):
+                done, total = format_size(answer.done_bytes), format_size(answer.total_bytes)
+                report(f"read back into RAM: {done} of {total}")
+
+        try:
+            await self._tier_commands.drain(ProgressReporter(tell, DRAIN_REPORT_S))
+        except Exception as error:
+            _log.exception("drain")
+            report(f"drain: {error}")
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -253,26 +265,25 @@ class _Service:
                     _log.error("not taken down, serving on: %s", error)
 
     async def _tick(self) -> None:
-        """Once a second, while there are tiers: retries, budgets, trims."""
+        """Once a second: the automatic limit; retries, budgets and trims of tiers."""
         while True:
             await trio.sleep(1)
             if self._config.pool_limit_bytes == "auto":
-                await ask(self._lane, self._adjust_limit)
+                now = functools.partial(
+                    policy.auto_limit,
+                    least=POOL_MIN_SEGMENTS,
+                    segment_bytes=self._store.geometry.segment_bytes,
+                    available_bytes=memory.available_bytes(),
+                    reserve_bytes=memory.reserve_bytes(),
+                    pressure_pct=memory.pressure_pct(),
+                )
+                await ask(self._lane, functools.partial(self._adjust_limit, now))
             if self._tiering.tiers:
                 await ask(self._lane, self._tiering.tick)
 
-    def _adjust_limit(self) -> None:
+    def _adjust_limit(self, limit_now: Callable[..., int]) -> None:
         ram = self._store.segments.ram
-        ram.limit = policy.auto_limit(
-            limit=ram.limit,
-            used=ram.used_count,
-            least=POOL_MIN_SEGMENTS,
-            most=ram.slot_count,
-            segment_bytes=self._store.geometry.segment_bytes,
-            available_bytes=memory.available_bytes(),
-            reserve_bytes=memory.reserve_bytes(),
-            pressure_pct=memory.pressure_pct(),
-        )
+        ram.limit = limit_now(limit=ram.limit, used=ram.used_count, most=ram.slot_count)
 
     async def _serve_names(self) -> None:
         """pyfuse3's main loop. If it fails, page I/O goes on without it."""
@@ -312,7 +323,7 @@ class _Service:
                 )
                 await send(message.Done())
             case message.AskDrain():
-                await self._tier_commands.drain(send)
+                await self._tier_commands.drain(ProgressReporter(send))
                 await send(message.Done())
             case message.AskLost():
                 await send(message.Lost(await self._tier_commands.lost()))

@@ -26,3 +26,6 @@ class Tier:
     trimmed_bytes: int = 0
     write_errors: int = 0
     read_errors: int = 0
+    superblock_is_being_written: bool = False
+    superblock_changed: bool = False
+    """Again, since the write that is under way began."""

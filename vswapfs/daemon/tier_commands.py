@@ -4,8 +4,10 @@ Owns their progress. Never touches the store but on the lane, a segment at a tim
 goes on meanwhile. A command whose client is gone is given up at the next line it would send.
 """
 
+import contextlib
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -25,17 +27,19 @@ from vswapfs.units import PAGE_BYTES, format_size
 PROGRESS_INTERVAL_S: Final = 0.5
 POLL_S: Final = 0.02
 STUCK_S: Final = 30.0
+READ_ATTEMPTS: Final = 3
 
 
 class ProgressReporter:
     """Sends Progress lines, not too often, and one with the exact figures at the end."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, interval_s: float = PROGRESS_INTERVAL_S) -> None:
         self._send = send
+        self._interval_s = interval_s
         self._last_s = trio.current_time()
 
     async def at(self, done_bytes: int, total_bytes: int, *, end: bool = False) -> None:
-        if end or trio.current_time() - self._last_s > PROGRESS_INTERVAL_S:
+        if end or trio.current_time() - self._last_s > self._interval_s:
             self._last_s = trio.current_time()
             await self._send(Progress(done_bytes, max(done_bytes, total_bytes)))
 
@@ -123,13 +127,19 @@ class TierCommands:
         """Fetch every segment of the tier, in the order they lie; returns the bytes moved."""
         done_bytes = 0
         progressed_s = trio.current_time()
+        failures: Counter[int] = Counter()
         while True:
             segments = await ask(self._lane, lambda: self._tiering.segments_on(tier))
             if not segments:
                 return done_bytes
             moved = 0
             for segment in segments:
-                moved += await self._one(functools.partial(self._tiering.fetch, segment))
+                salvage = failures[segment] >= READ_ATTEMPTS
+                fetch = functools.partial(self._tiering.fetch, segment, salvage=salvage)
+                ended = await self._one(fetch)
+                if ended is False:
+                    failures[segment] += 1
+                moved += bool(ended)
                 await report.at(
                     done_bytes + moved * self._segment_bytes,
                     done_bytes + len(segments) * self._segment_bytes,
@@ -152,24 +162,28 @@ class TierCommands:
         self._store.cleaner.run_victim()
         self._tiering.pump()
 
-    async def _one(self, start: Callable[[Callable[[bool], None]], bool]) -> bool:
-        """Start one transfer on the lane and wait for its end; False if it did not start."""
+    async def _one(self, start: Callable[[Callable[[bool], None]], bool]) -> bool | None:
+        """Start one transfer on the lane and wait for its end: whether the segment has moved.
+        None if it did not start."""
         token = trio.lowlevel.current_trio_token()
         ended = trio.Event()
         outcome: list[bool] = []
 
         def done(moved: bool) -> None:
             outcome.append(moved)
-            token.run_sync_soon(ended.set)
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(ended.set)
 
         if not await ask(self._lane, lambda: start(done)):
-            return False
+            return None
         await ended.wait()
         return outcome[0]
 
-    async def drain(self, send: Send) -> None:
-        """Fetch what fits RAM, tier by tier in the order it lies there."""
-        report = ProgressReporter(send)
+    async def drain(self, report: ProgressReporter) -> None:
+        """Fetch what fits RAM, tier by tier in the order it lies there.
+
+        Raises HostError if a read hangs; what was fetched stays in RAM.
+        """
         work = []
         for tier in list(self._tiering.tiers.values()):
             work += await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
@@ -177,7 +191,10 @@ class TierCommands:
         for segment in work:
             if not await ask(self._lane, self._tiering.has_room_to_drain):
                 break
-            done += await self._one(functools.partial(self._tiering.fetch, segment))
+            with trio.move_on_after(STUCK_S) as patience:
+                done += bool(await self._one(functools.partial(self._tiering.fetch, segment)))
+            if patience.cancelled_caught:
+                raise HostError("drain", f"a read takes longer than {STUCK_S:.0f} s")
             await report.at(done * self._segment_bytes, len(work) * self._segment_bytes)
         await report.at(done * self._segment_bytes, len(work) * self._segment_bytes, end=True)
 
@@ -194,12 +211,17 @@ class TierCommands:
             segments = segments[: -(-max_bytes // self._segment_bytes)]
         done = 0
         for segment in segments:
-            if await ask(self._lane, functools.partial(self._tiering.may_leave, segment)):
-                if not await self._one(functools.partial(self._tiering.write, segment)):
+            if await self._still(segment):
+                moved = await self._one(functools.partial(self._tiering.write, segment))
+                if moved is None and await self._still(segment):
                     raise HostError("writeback", await ask(self._lane, self._tiering.why_not))
-                done += 1
+                done += bool(moved)
             await report.at(done * self._segment_bytes, len(segments) * self._segment_bytes)
         await report.at(done * self._segment_bytes, done * self._segment_bytes, end=True)
+
+    async def _still(self, segment: int) -> bool:
+        """Whether the segment can be written out; it may die at any time."""
+        return await ask(self._lane, functools.partial(self._tiering.may_leave, segment))
 
     async def lost(self) -> list[LostPage]:
         """Pages that could not be verified and were not stored again since."""

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from vswapfs.backing.api import Backing
 from vswapfs.core.budget import Budget
-from vswapfs.core.homes import RecordRead, Transfer, Trim
+from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
 from vswapfs.core.store import Store
 from vswapfs.daemon.io_threads import IoThreads
-from vswapfs.daemon.medium import read_what_can_be_read, write_superblock
+from vswapfs.daemon.medium import read_whole, write_and_look, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
 from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
 from vswapfs.format.message import Tiers, TierStatus
@@ -28,7 +28,7 @@ from vswapfs.format.tier import (
     pack_segment_header,
     slot_offset_bytes,
 )
-from vswapfs.fuse.lane import Fetched, Lane
+from vswapfs.fuse.lane import Lane
 
 WRITES_IN_FLIGHT_MAX: Final = 2
 TRIM_BATCH_SLOTS: Final = 16
@@ -83,7 +83,9 @@ class Tiering:
     def forget(self, tier: Tier) -> bool:
         """Drop a tier that holds nothing any more; False while something still uses it."""
         slots = self._store.segments.tier(tier.number)
-        if self._homes.on_tier(tier.number) or slots.is_any_pinned():
+        # Slots that are being written or trimmed are not free either.
+        in_use = slots.free_count < slots.slot_count or slots.is_any_pinned()
+        if in_use or tier.superblock_is_being_written:
             return False
         self._store.segments.remove_tier(tier.number)
         del self.tiers[tier.number]
@@ -132,11 +134,13 @@ class Tiering:
     def write(self, segment: int, done: Callable[[bool], None]) -> bool:
         """Write a segment to the first tier that takes it; False if none does, or the budget is
         spent. ``done(moved)`` follows."""
-        length_bytes = self._segment_bytes
-        if self.budget and not self._allowed(length_bytes):
+        if segment == self._store.cleaner.victim:
             return False
         plan = self._homes.plan_write(segment)
         if plan is None:
+            return False
+        if self.budget and not self._allowed(plan.length_bytes):
+            self._homes.end_write(plan, ok=False)
             return False
         tier = self.tiers[plan.tier]
         header = SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid)
@@ -147,7 +151,7 @@ class Tiering:
         buffer = pool[plan.ram_start : plan.ram_start + plan.length_bytes]
         self._writes_in_flight += 1
         self._threads.do(
-            functools.partial(tier.backing.write, offset, buffer),
+            functools.partial(write_and_look, tier.backing, offset, buffer),
             lambda _, error: self._write_ended(plan, tier, error, done),
         )
         return True
@@ -161,6 +165,8 @@ class Tiering:
             self._works(tier)
         else:
             tier.write_errors += 1
+            if self.budget:
+                self.budget.refund(plan.length_bytes)
             self._fails(tier, f"write of {plan.length_bytes} bytes to slot {plan.slot}: {error}")
         done(self._homes.end_write(plan, ok=error is None))
         self._lane.serve_parked()
@@ -191,15 +197,25 @@ class Tiering:
                 budget_spent_bytes=self.budget.spent_bytes if self.budget else 0,
             )
             tier.superblock = superblock
-            self._threads.do(
-                functools.partial(write_superblock, tier.backing, superblock),
-                functools.partial(self._superblock_written, tier),
-            )
+            tier.superblock_changed = True
+            self._write_superblock(tier)
+
+    def _write_superblock(self, tier: Tier) -> None:
+        """One write at a time, so that an older generation never lands on a newer one."""
+        if tier.superblock_is_being_written or not tier.superblock_changed:
+            return
+        tier.superblock_is_being_written, tier.superblock_changed = True, False
+        self._threads.do(
+            functools.partial(write_superblock, tier.backing, tier.superblock),
+            functools.partial(self._superblock_written, tier),
+        )
 
     def _superblock_written(self, tier: Tier, _: Any, error: BaseException | None) -> None:
+        tier.superblock_is_being_written = False
         if error is not None:
             tier.write_errors += 1
             self._fails(tier, f"write of the superblock: {error}")
+        self._write_superblock(tier)
 
     def candidates(self, incompressible: bool, idle_since_s: int | None) -> list[int]:
         """Segments that writeback by hand would write, in order."""
@@ -265,8 +281,12 @@ class Tiering:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def fetch(self, segment: int, done: Callable[[bool], None]) -> bool:
-        """Read a segment into RAM; False if there is no room now. ``done(moved)`` follows."""
+    def fetch(self, segment: int, done: Callable[[bool], None], *, salvage: bool = False) -> bool:
+        """Read a segment into RAM; False if there is no room now. ``done(moved)`` follows.
+
+        With ``salvage`` also one that cannot be read whole: what cannot be read is lost for good
+        then, where otherwise it stays on the tier and may be readable later.
+        """
         plan = self._homes.plan_fetch(segment)
         if plan is None:
             return False
@@ -274,28 +294,19 @@ class Tiering:
         buffer = self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
         offset = slot_offset_bytes(plan.slot, self._segment_bytes)
         self._threads.do(
-            functools.partial(read_what_can_be_read, tier.backing, offset, buffer),
-            lambda errors, error: self._fetch_ended(plan, tier, errors, error, done),
+            functools.partial(read_whole, tier.backing, offset, buffer, salvage=salvage),
+            lambda _, error: self._fetch_ended(plan, tier, error, done),
         )
         return True
 
     def _fetch_ended(
-        self,
-        plan: Transfer,
-        tier: Tier,
-        unreadable_blocks: int | None,
-        error: BaseException | None,
-        done: Callable[[bool], None],
+        self, plan: Transfer, tier: Tier, error: BaseException | None, done: Callable[[bool], None]
     ) -> None:
-        if unreadable_blocks:
-            tier.read_errors += unreadable_blocks
-            _log.error(
-                "tier %s: %d blocks of slot %d cannot be read",
-                tier.path,
-                unreadable_blocks,
-                plan.slot,
-            )
-        tier.read_bytes += plan.length_bytes
+        if error is None:
+            tier.read_bytes += plan.length_bytes
+        else:
+            tier.read_errors += 1
+            _log.error("tier %s: slot %d cannot be read: %s", tier.path, plan.slot, error)
         done(self._homes.end_fetch(plan, ok=error is None))
         self._lane.serve_parked()
 

@@ -20,9 +20,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns, sleep
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from vswapfs.core.homes import RecordRead
+from vswapfs.core.homes import Fetched, RecordRead, TierIo
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
@@ -51,20 +51,6 @@ _log = logging.getLogger(__name__)
 
 Work = Callable[[], Any]
 Completion = Callable[[Any, BaseException | None], None]
-Fetched = dict[int, bytes | LostPageError]
-
-
-class TierIo(Protocol):
-    """What the lane needs of the tiers. All of it is called on the lane and returns at once."""
-
-    def pump(self) -> None:
-        """Start what is due. Called whenever segments were sealed, moved or freed."""
-
-    def room_is_coming(self) -> bool:
-        """Whether I/O is under way that will make room in the pool."""
-
-    def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
-        """Read records; ``done`` gets the verified pages, or why not, on the lane."""
 
 
 class Lane:
@@ -259,7 +245,10 @@ class Lane:
                 result, failure = work(), None
             except Exception as error:
                 result, failure = None, error
-            completion(result, failure)
+            try:
+                completion(result, failure)
+            except Exception:
+                self._defect("a completion")
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -353,7 +342,6 @@ class Lane:
                 self._defect(f"error reply refused: {error}")
 
     def _read(self, unique: int, offset: int, size: int) -> None:
-        load = self.store.load
         end = min(offset + size, self._size_bytes)
         missing = self.store.missing(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
         if missing and any(plan.word not in self.store.fetched for plan in missing):
@@ -362,17 +350,26 @@ class Lane:
         for plan in missing:
             self.store.homes.end_read(plan)
         self.counters["requests.read"] += 1
-        if (offset | end) & _PAGE_MASK == 0:
-            pages = [load(page) for page in range(offset >> PAGE_SHIFT, end >> PAGE_SHIFT)]
-        elif offset < end:
-            first, last = offset >> PAGE_SHIFT, end - 1 >> PAGE_SHIFT
-            pages = [load(page) for page in range(first, last + 1)]
-            pages[-1] = pages[-1][: end - (last << PAGE_SHIFT)]
-            pages[0] = pages[0][offset & _PAGE_MASK :]
-        else:
-            pages = []
-        length = wire.OUT_HEADER_BYTES + max(end - offset, 0)
+        pages = self._load_pages(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
+        if (offset | end) & _PAGE_MASK:
+            found = b"".join(pages)[offset & _PAGE_MASK :]
+            pages = [found[: max(0, end - offset)]]
+        length = wire.OUT_HEADER_BYTES + sum(map(len, pages))
         self._reply([wire.OUT_HEADER.pack(length, 0, unique), *pages])
+
+    def _load_pages(self, first: int, stop: int) -> list[bytes]:
+        """The pages, or those before the first that is lost: a short reply makes the kernel ask
+        for the rest by itself, so that readahead does not lose the good ones."""
+        load = self.store.load
+        pages: list[bytes] = []
+        try:
+            for page in range(first, stop):
+                pages.append(load(page))  # noqa: PERF401 - what came before an error is used
+        except LostPageError as error:
+            if not pages:
+                raise
+            self._remember_lost(error)
+        return pages
 
     def _write(self, unique: int, offset: int, size: int) -> None:
         self.counters["requests.write"] += 1
