@@ -117,6 +117,8 @@ class Tally:
     none_undetected: int = 0
     scrub_cases: int = 0
     """Cases of which scrub told something."""
+    scrub_missed_cases: int = 0
+    """Cases in which a page was lost and scrub told nothing."""
     log_check_cases: int = 0
 
     def add(self, other: "Tally") -> None:
@@ -277,6 +279,7 @@ class Lab:
                 if slot != SUPERBLOCK_SLOT:
                     self._load(slot, tally, state, twins[slot])
                     tally.scrub_cases |= self._scrub(slot)
+            tally.scrub_missed_cases += tally.detected > 0 and not tally.scrub_cases
             tally.log_check_cases += self._log_check(found)
         finally:
             self.put(damage, {slot: bytearray(self.image[slot].states[0]) for slot in found})

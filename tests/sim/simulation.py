@@ -10,31 +10,32 @@ can explain is noted: everything else that is not exactly what was stored last i
 import functools
 import random
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
-from regions import EMPTY_PAGE, make_buffers, make_page
+from regions import EMPTY_PAGE, HangError, make_buffers, make_page
 
 from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.descriptor import KIND_MASK, STORED, place
-from vswapfs.core.homes import RecordRead
+from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
 from vswapfs.daemon import medium, tiering
 from vswapfs.daemon.io_threads import THREAD_COUNT, Done, Job
 from vswapfs.daemon.medium import erase
 from vswapfs.daemon.tier import Tier
+from vswapfs.daemon.tier_commands import READ_ATTEMPTS
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, PoolFullError, TierFormatError
 from vswapfs.format.codec import checksum
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment_header
-from vswapfs.fuse.lane import Fetched, Lane
+from vswapfs.fuse.lane import Lane
 
 SEGMENT_BYTES: Final = 1 << 14
 GEOMETRY: Final = Geometry(800, 20, SEGMENT_BYTES, 4000)
@@ -209,6 +210,9 @@ class Disk:
             if fault in (Fault.LOST, Fault.MISPLACED):
                 self._simulation.miswritten({header.sequence})
             self._sequences[header.slot] = header.sequence
+            if interrupt := self._simulation.interrupt:
+                self._simulation.interrupt = None
+                interrupt()
         if fault is Fault.MISPLACED:
             after = offset + len(buffer)
             if after + len(buffer) > self.size_bytes:
@@ -330,6 +334,8 @@ class Simulation:
         """Pages that a fault may have cost."""
         self._misled: set[int] = set()
         """Of these, those in whose place something older may lie."""
+        self.interrupt: Callable[[], None] | None = None
+        """What the lane does at the end of the next write of a segment, while its job goes on."""
         self.may_damage = False
         """Whether a fault has happened that can damage what is fetched to RAM."""
         self.disks: list[Disk] = []
@@ -473,10 +479,12 @@ class Simulation:
         self.tally.tiers_added += 1
         return self.tiering.add(f"/disk{number}", disk, superblock)
 
-    def _one(self, start: Callable[[Callable[[bool], None]], bool]) -> Generator[None, None, bool]:
+    def _one(
+        self, start: Callable[[Callable[[bool], None]], bool]
+    ) -> Generator[None, None, bool | None]:
         outcome: list[bool] = []
         if not start(outcome.append):
-            return False
+            return None
         while not outcome:
             yield
         return outcome[0]
@@ -485,11 +493,16 @@ class Simulation:
         self.tiering.leave(tier, leaving=True)
         yield
         tries = 0
+        failures: Counter[int] = Counter()
         while segments := self.tiering.segments_on(tier):
             yield
             moved = 0
             for segment in segments:
-                moved += yield from self._one(functools.partial(self.tiering.fetch, segment))
+                salvage = failures[segment] >= READ_ATTEMPTS
+                fetch = functools.partial(self.tiering.fetch, segment, salvage=salvage)
+                ended = yield from self._one(fetch)
+                failures[segment] += ended is False
+                moved += bool(ended)
                 yield
             tries = 0 if moved else tries + 1
             if tries > patience:
@@ -519,8 +532,10 @@ class Simulation:
         for segment in segments:
             may = self.tiering.may_leave(segment)
             yield
-            if may and not (yield from self._one(functools.partial(self.tiering.write, segment))):
-                return
+            if may:
+                moved = yield from self._one(functools.partial(self.tiering.write, segment))
+                if moved is None and self.tiering.may_leave(segment):
+                    return
             yield
 
     def drain(self) -> Command:
@@ -544,7 +559,8 @@ class Simulation:
         except Exception as error:
             raise SimulationError(
                 f"seed {self.seed}, operation {self.number}: {type(error).__name__}: {error}"
-            ) from error
+            ) from (None if isinstance(error, HangError) else error)
+            # The frame that the alarm met may have no line number, which pytest cannot show.
 
     def step(self) -> None:
         rng, draw = self.rng, self.rng.random()
@@ -603,9 +619,12 @@ class Simulation:
             self._commands.append(self.drain())
 
     def finish_io(self) -> None:
-        while self.threads.pending_count:
+        for _ in range(10_000):
+            if not self.threads.pending_count:
+                return
             self.threads.work(self.rng)
             self.between_requests()
+        raise AssertionError("I/O goes on for ever with nothing to do")
 
     def check(self) -> None:
         findings = [finding for finding in check(self.store) if not self._explained(finding)]

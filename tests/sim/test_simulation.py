@@ -55,7 +55,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, seed: int, operations: int) -> Tal
 def test_pages_come_back(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     with deadline(20):
         tally = simulate(monkeypatch, seed, OPERATIONS)
-    assert tally.tier_loads > 100, tally
+    assert tally.tier_loads > 50, tally
     assert tally.tiers_added > 1, tally
 
 

@@ -1,6 +1,7 @@
 """Slots, pins and trims; the write budget; when and in which order segments are written out."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -45,18 +46,31 @@ def test_tier_slots_that_were_used_are_left_out() -> None:
     assert taken(slots, 4) == [1, 2, 4, 5]
 
 
+def ram_slots(count: int) -> RamSlots:
+    return RamSlots(count, (), lambda _slot: None)
+
+
+def tier_slots(count: int) -> TierSlots:
+    return TierSlots(count, ())
+
+
 def test_ram_slots_take_the_warm_one_first() -> None:
-    slots = RamSlots(4, (1,))
+    released: list[int] = []
+    slots = RamSlots(4, (1,), released.append)
     assert taken(slots, 3) == [0, 2, 3]
     slots.give_back(2)
+    slots.pin(0)
     slots.give_back(0)
+    assert released == [2], "I/O still reads from the other"
+    slots.unpin(0)
+    assert released == [2, 0]
     assert taken(slots, 2) == [0, 2]
     with pytest.raises(IndexError):
         slots.take()
 
 
 def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:
-    slots = RamSlots(4, ())
+    slots = ram_slots(4)
     taken(slots, 2)
     slots.limit = 1
     assert (slots.used_count, slots.free_count, slots.unused_count) == (2, 0, 2)
@@ -64,11 +78,11 @@ def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:
     assert (slots.used_count, slots.free_count, slots.unused_count) == (2, 1, 2)
 
 
-@pytest.mark.parametrize("kind", [RamSlots, TierSlots])
+@pytest.mark.parametrize("make", [ram_slots, tier_slots])
 def test_a_pinned_slot_is_free_only_when_the_last_pin_is_gone(
-    kind: type[RamSlots] | type[TierSlots],
+    make: Callable[[int], RamSlots | TierSlots],
 ) -> None:
-    slots = kind(1, ())
+    slots = make(1)
     slot = slots.take()
     slots.pin(slot)
     slots.pin(slot)
@@ -83,9 +97,9 @@ def test_a_pinned_slot_is_free_only_when_the_last_pin_is_gone(
     assert slots.take() == slot
 
 
-@pytest.mark.parametrize("kind", [RamSlots, TierSlots])
-def test_a_pin_alone_frees_nothing(kind: type[RamSlots] | type[TierSlots]) -> None:
-    slots = kind(2, ())
+@pytest.mark.parametrize("make", [ram_slots, tier_slots])
+def test_a_pin_alone_frees_nothing(make: Callable[[int], RamSlots | TierSlots]) -> None:
+    slots = make(2)
     slot = slots.take()
     slots.pin(slot)
     slots.unpin(slot)

@@ -37,9 +37,10 @@ class Budget:
         self.charged_ahead_bytes -= size_bytes
         return True
 
-    def refund(self, size_bytes: int) -> None:
-        """A write that was allowed did not happen."""
-        self.charged_ahead_bytes += size_bytes
+    def refund(self, size_bytes: int, window_start_s: int) -> None:
+        """A write that was allowed in that window did not happen."""
+        if window_start_s == self.window_start_s:
+            self.charged_ahead_bytes += size_bytes
 
     def _turn(self, now_s: int) -> None:
         # Also when the clock was set back: a new window rather than none for years.

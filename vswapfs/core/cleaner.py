@@ -98,7 +98,9 @@ class Cleaner:
             self._best, self._best_score = -1, 0.0
 
     def _take(self, segment: int) -> None:
-        self.victim, self._at = segment, SEGMENT_HEADER_BYTES
+        """Make it the victim, unless it has died or is on its way to a tier since it was chosen."""
+        if self._segments.is_sealed_in_ram(segment) and segment not in self._busy:
+            self.victim, self._at = segment, SEGMENT_HEADER_BYTES
 
     def _scan(self) -> int:
         """Score the next few segments; at the end of the table the best one becomes the victim."""
@@ -110,8 +112,7 @@ class Cleaner:
         most_bytes = segment_bytes if segments.ram.unused_count else self._head.room_bytes
         if self.wanted:
             segment = self.wanted.pop()
-            if segments.is_sealed_in_ram(segment) and segment not in self._busy:
-                self._take(segment)
+            self._take(segment)
             return 1
         stop = min(self._scan_at + _SCAN_SEGMENTS, segments.count)
         for segment in range(self._scan_at, stop):
@@ -123,9 +124,10 @@ class Cleaner:
                     self._best, self._best_score = segment, score
         self._scan_at = stop
         if stop == segments.count:
-            self._take(self._best)
-            self._scan_at, self._best, self._best_score = 0, -1, 0.0
-            if self.victim < 0:
+            best, self._scan_at, self._best, self._best_score = self._best, 0, -1, 0.0
+            if best >= 0:
+                self._take(best)
+            else:
                 self._exhausted_at = self._scan_began_at
         return 1
 

@@ -96,14 +96,15 @@ class Homes:
         self.writing_back = policy.writeback_due(
             ram.used_count, ram.limit, RESERVE_SEGMENTS, active=self.writing_back
         )
-        return self.writing_back and self._open_tier() is not None
+        return self.writing_back and self.open_tier() is not None
 
     def would_write_back(self, used_slots: int) -> bool:
         """Whether writeback would start with so many slots used."""
         limit = self._segments.ram.limit
         return policy.writeback_due(used_slots, limit, RESERVE_SEGMENTS, active=False)
 
-    def _open_tier(self) -> int | None:
+    def open_tier(self) -> int | None:
+        """The tier that the next segment goes to, if there is one."""
         for tier, slots in enumerate(self._segments.places):
             if isinstance(slots, TierSlots) and tier not in self.closed_tiers and slots.free_count:
                 return tier
@@ -140,7 +141,7 @@ class Homes:
     def plan_write(self, segment: int) -> Transfer | None:
         """Write the segment to the first tier with room; None when there is none, or when the
         segment has died or moved since it was chosen."""
-        tier = self._open_tier()
+        tier = self.open_tier()
         if tier is None or not self.may_leave(segment):
             return None
         ram_slot = self._segments.slot_of(segment)
@@ -209,7 +210,7 @@ class Homes:
             segments.move(plan.segment, RAM, plan.ram_slot)
             self.fetched_segments_total += 1
         else:
-            segments.discard_ram(plan.ram_slot)
+            segments.ram.give_back(plan.ram_slot)
         segments.tier(plan.tier).unpin(plan.slot)
         return moved
 

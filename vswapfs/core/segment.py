@@ -74,7 +74,7 @@ class SegmentTable:
             if home & STATE_MASK:
                 used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
         self._free_numbers = [n for n in reversed(range(self.count)) if homes[n] == 0]
-        self.ram = RamSlots(self._geometry.slot_count, used[RAM])
+        self.ram = RamSlots(self._geometry.slot_count, used[RAM], self._release_slot)
         self.places = [
             self.ram,
             *map(TierSlots, tier_slot_counts, used[1:]),
@@ -113,7 +113,7 @@ class SegmentTable:
                 self.free(segment)
         for slot in self.ram.free_slots():
             # Freed by a predecessor that died before it gave the memory back.
-            self._pool.release(slot << self.shift, slot + 1 << self.shift)
+            self._release_slot(slot)
 
     def add_tier(self, slot_count: int) -> int:
         """A tier with that many empty slots; returns its number, from 1 on."""
@@ -224,16 +224,11 @@ class SegmentTable:
 
     def _leave(self, home: int) -> None:
         tier, slot = home >> TIER_SHIFT & TIER_MASK, home >> SLOT_SHIFT
-        if tier == RAM:
-            self.discard_ram(slot)
-        else:
-            self.tier(tier).give_back(slot)
+        slots = self.ram if tier == RAM else self.tier(tier)
+        slots.give_back(slot)
 
-    def discard_ram(self, slot: int) -> None:
-        """Give a RAM slot and its memory back. If I/O still writes from it, what it writes is of a
-        segment that is gone or has just been written; nobody will use it."""
+    def _release_slot(self, slot: int) -> None:
         self._pool.release(slot << self.shift, slot + 1 << self.shift)
-        self.ram.give_back(slot)
 
     def drop_live(self, segment: int, length_bytes: int, pages: int = 1) -> bool:
         """Records died. Returns True if that freed their segment.

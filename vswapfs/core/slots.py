@@ -6,7 +6,7 @@ All of it is derived from the home words.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 _FREE: Final = 0
@@ -50,10 +50,16 @@ class Slots:
 
 
 class RamSlots(Slots):
-    """Slots of the pool; the last one freed is taken first (its page tables are still warm)."""
+    """Slots of the pool; the last one freed is taken first (its page tables are still warm).
 
-    def __init__(self, slot_count: int, used: Iterable[int]) -> None:
+    ``release`` gives a slot's memory back: not before I/O that reads from it has ended.
+    """
+
+    def __init__(
+        self, slot_count: int, used: Iterable[int], release: Callable[[int], None]
+    ) -> None:
         super().__init__(slot_count)
+        self._release = release
         taken = set(used)
         self._free = [slot for slot in reversed(range(slot_count)) if slot not in taken]
         self.limit = slot_count
@@ -81,6 +87,7 @@ class RamSlots(Slots):
         return self._free.pop()
 
     def _give_back(self, slot: int) -> None:
+        self._release(slot)
         self._free.append(slot)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from vswapfs.backing.api import Backing
 from vswapfs.core.budget import Budget
 from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
+from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
 from vswapfs.daemon.io_threads import IoThreads
 from vswapfs.daemon.medium import read_whole, write_and_look, write_superblock
@@ -134,14 +135,14 @@ class Tiering:
     def write(self, segment: int, done: Callable[[bool], None]) -> bool:
         """Write a segment to the first tier that takes it; False if none does, or the budget is
         spent. ``done(moved)`` follows."""
-        if segment == self._store.cleaner.victim:
+        if not self.may_leave(segment) or self._homes.open_tier() is None:
+            return False
+        length_bytes = resident_bytes(self._store.segments.fill_bytes(segment))
+        if self.budget and not self._allowed(length_bytes):
             return False
         plan = self._homes.plan_write(segment)
-        if plan is None:
-            return False
-        if self.budget and not self._allowed(plan.length_bytes):
-            self._homes.end_write(plan, ok=False)
-            return False
+        assert plan is not None
+        window_start_s = self.budget.window_start_s if self.budget else 0
         tier = self.tiers[plan.tier]
         header = SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid)
         packed = pack_segment_header(header)
@@ -152,12 +153,17 @@ class Tiering:
         self._writes_in_flight += 1
         self._threads.do(
             functools.partial(write_and_look, tier.backing, offset, buffer),
-            lambda _, error: self._write_ended(plan, tier, error, done),
+            lambda _, error: self._write_ended(plan, tier, window_start_s, error, done),
         )
         return True
 
     def _write_ended(
-        self, plan: Transfer, tier: Tier, error: BaseException | None, done: Callable[[bool], None]
+        self,
+        plan: Transfer,
+        tier: Tier,
+        window_start_s: int,
+        error: BaseException | None,
+        done: Callable[[bool], None],
     ) -> None:
         self._writes_in_flight -= 1
         if error is None:
@@ -166,7 +172,7 @@ class Tiering:
         else:
             tier.write_errors += 1
             if self.budget:
-                self.budget.refund(plan.length_bytes)
+                self.budget.refund(plan.length_bytes, window_start_s)
             self._fails(tier, f"write of {plan.length_bytes} bytes to slot {plan.slot}: {error}")
         done(self._homes.end_write(plan, ok=error is None))
         self._lane.serve_parked()
