@@ -74,6 +74,8 @@ class TierCommands:
     async def remove(self, path: str, send: Send) -> None:
         """Move everything off, then let go of the medium."""
         tier = self._find(path)
+        if tier.is_leaving:
+            raise UsageError(f"{path} is being removed already", remedy="vswapctl tier list")
         report = ProgressReporter(send)
         await ask(self._lane, lambda: self._tiering.leave(tier, leaving=True))
         try:
