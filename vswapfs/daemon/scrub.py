@@ -73,6 +73,10 @@ class Scrubber:
         if found is None:
             return [ScrubFinding(tier.path, base, None, f"cannot be read: {reason}")]
         findings = []
+        if found.header and found.header.sequence != segments.sequence(segment):
+            expected = segments.sequence(segment)
+            reason = f"an earlier segment: sequence {found.header.sequence}, not {expected}"
+            findings.append(ScrubFinding(tier.path, base, None, reason))
         missing_bytes = segments.live_bytes[segment]
         for record in found.records:
             self.records += 1
