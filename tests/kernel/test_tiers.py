@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from machine import (
     Instance,
     ctl,
@@ -141,6 +142,10 @@ def test_writeback_and_drain_by_hand(tmp_path: Path) -> None:
         ctl_ok("writeback", "thand", "--incompressible")
         assert up.desc("32M")[0]["state"] == "disk"  # the first random page
         ctl_ok("writeback", "thand", "--all")
+        (described,) = up.desc("0")
+        assert (described["state"], described["verified"]) == ("disk", True)
+        assert described["checksum"] == xxhash.xxh3_64_hexdigest(pages[:4096])
+        assert {row["verified"] for row in up.desc("0-40M", "--state", "disk")} == {True}
         stats = up.stats()["pages"]
         assert stats["disk"] > 0.8 * in_ram
         assert stats["pool"] + stats["disk"] == in_ram

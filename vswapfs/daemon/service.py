@@ -392,6 +392,8 @@ class _Service:
                 self._store, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state,
             )  # fmt: skip
             found = await ask(self._lane, work)
+            if any(page.state == "disk" for page in found):
+                await self._tier_commands.complete(found)
             # Also an empty list now and then, so that a long search is seen to be alive.
             if found or trio.current_time() > last_sent_s + 1:
                 await send(message.Descriptors(found))

@@ -13,14 +13,17 @@ from typing import Final
 
 import trio
 
+from vswapfs.core.homes import Fetched
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
 from vswapfs.daemon.medium import erase, open_tier
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tiering import Tiering
-from vswapfs.errors import HostError, UsageError
-from vswapfs.format.message import LostPage, Progress, TierConfig
+from vswapfs.errors import HostError, LostPageError, UsageError
+from vswapfs.format.codec import checksum
+from vswapfs.format.message import Descriptor, LostPage, Progress, TierConfig
+from vswapfs.format.record import CODEC_LZ4, CODEC_NAMES, CODEC_RAW
 from vswapfs.fuse.lane import Lane
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -224,6 +227,45 @@ class TierCommands:
     async def _still(self, segment: int) -> bool:
         """Whether the segment can be written out; it may die at any time."""
         return await ask(self._lane, functools.partial(self._tiering.may_leave, segment))
+
+    async def complete(self, rows: list[Descriptor]) -> None:
+        """Fill in what only the record tells of pages on tiers: neighbours, in their order."""
+        first, last = (rows[index].offset // PAGE_BYTES for index in (0, -1))
+        pages = await self._look_up(first, last + 1)
+        for row in rows:
+            page = pages.get(row.offset // PAGE_BYTES)
+            if row.state != "disk" or page is None:
+                continue
+            if isinstance(page, bytes):
+                row.verified = True
+                row.codec = CODEC_NAMES[CODEC_RAW if row.stored_bytes == PAGE_BYTES else CODEC_LZ4]
+                row.checksum = f"{checksum(page):016x}"
+            else:
+                row.verified, row.error = False, page.message
+
+    async def _look_up(self, start: int, stop: int) -> dict[int, bytes | LostPageError]:
+        """Read those of the pages [start, stop) that are on tiers: verified, or why not."""
+        token = trio.lowlevel.current_trio_token()
+        ended = trio.Event()
+        found: dict[int, bytes | LostPageError] = {}
+
+        def begin() -> bool:
+            plans = self._store.missing(start, stop)
+
+            def done(fetched: Fetched) -> None:
+                for plan in plans:
+                    self._store.homes.end_read(plan)
+                    found[plan.page] = fetched[plan.word]
+                with contextlib.suppress(trio.RunFinishedError):
+                    token.run_sync_soon(ended.set)
+
+            if plans:
+                self._tiering.read(plans, done)
+            return bool(plans)
+
+        if await ask(self._lane, begin):
+            await ended.wait()
+        return found
 
     async def lost(self) -> list[LostPage]:
         """Pages that could not be verified and were not stored again since."""
