@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from vswapfs.core.homes import Fetched
+from vswapfs.core.segment import TIER_MAX_COUNT
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
@@ -62,6 +63,12 @@ class TierCommands:
         if self._tiering.find(config.path):
             raise UsageError(f"{config.path} is a tier of {self._instance} already")
         segments = self._store.segments
+        if len(segments.places) > TIER_MAX_COUNT:
+            raise UsageError(
+                f"{self._instance} has had {TIER_MAX_COUNT} tiers, and their numbers are not used "
+                "again",
+                remedy="vswapctl off, then on",
+            )
         slot_count = config.size_bytes // self._segment_bytes
         if segments.count + slot_count > self._store.geometry.segment_capacity:
             room = self._store.geometry.segment_capacity - segments.count
