@@ -7,6 +7,8 @@ from pathlib import Path
 
 from machine import swap_instance
 
+from vswapfs.core.stats import FIELDS
+
 RESIDENT_MAX_BYTES = 40 << 20
 PF_MEMALLOC_NOIO = 0x00080000
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -22,6 +24,10 @@ def test_empty_daemon_is_small_locked_and_idle() -> None:
         locked_kib = re.search(r"VmLck:\s+(\d+) kB", status)
         assert locked_kib
         assert int(locked_kib[1]) > int(resident_kib[1])
+
+        groups = up.stats().values()
+        shown = sum(len(group) if isinstance(group, dict) else 1 for group in groups)
+        assert shown == len(FIELDS), "stats and field table differ"
 
         outcomes = {outcome["name"]: outcome for outcome in up.status()["hardening"]}
         assert outcomes["mlockall"]["ok"]

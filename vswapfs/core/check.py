@@ -8,7 +8,7 @@ every record header, so it takes about 1 us a stored page.
     pattern      pages on it = descriptors that refer to it
     segment      live bytes = sum over the descriptors into it; free: no live byte and no slot;
                  open: exactly one head has it; sealed: not without a live byte; slots are distinct
-    walk         the records of a segment lie end to end from 0 to its fill
+    walk         the records of a segment lie end to end from behind its header to its fill
     cluster      pages in it = descriptors of it that are not empty
     reserve      whole, or a segment can be cleaned into what is left of the survivor segment
     pool         resident bytes within the limit

@@ -20,7 +20,6 @@ FILLED: Final = 1
 STORED: Final = 2
 
 PARITY_SHIFT: Final = 2
-PARITY_BIT: Final = 1 << PARITY_SHIFT
 INDEX_SHIFT: Final = 3
 LENGTH_SHIFT: Final = 3
 LENGTH_MASK: Final = 0x1FFF

@@ -18,7 +18,6 @@ from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 COMPRESSED: Final = 0
 INCOMPRESSIBLE: Final = 1
 SURVIVORS: Final = 2
-HEAD_NAMES: Final = ("compressed", "incompressible", "survivors")
 
 _LAST_SHIFT: Final = 1
 _LAST_MASK: Final = 0x1FFF

@@ -88,9 +88,3 @@ def nest(values: Mapping[str, int]) -> dict[str, Any]:
                 level = level.setdefault(name, {})
             level[last] = values[field.key]
     return nested
-
-
-def check_complete(values: Mapping[str, int]) -> None:
-    """Raise ValueError if the values and the field table do not name the same keys."""
-    if odd := set(values) ^ set(BY_KEY):
-        raise ValueError(f"stats and field table differ in {sorted(odd)}")

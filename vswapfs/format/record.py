@@ -1,4 +1,4 @@
-"""The record: one page as it lies in a segment, in RAM and later on disk.
+"""The record: one page as it lies in a segment, in RAM or on a tier.
 
     offset  size  field
          0     8  checksum  xxh3-64 of the uncompressed page

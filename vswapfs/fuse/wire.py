@@ -12,7 +12,6 @@ from typing import Final
 # For other opcodes the body fields are without meaning.
 REQUEST: Final = struct.Struct("<IIQQIIIIQQI")
 IN_HEADER_BYTES: Final = 40
-READ_IN_BYTES: Final = 40
 WRITE_DATA_OFFSET: Final = IN_HEADER_BYTES + 40  # fuse_write_in is 40 bytes
 
 FALLOCATE_IN: Final = struct.Struct("<QQQI")  # fh, offset, length, mode
