@@ -246,7 +246,7 @@ _DRAWS: Final[dict[str, _Draw]] = {
 }
 KINDS: Final = tuple(_DRAWS)
 SUPERBLOCK_KINDS: Final = tuple(kind for kind in KINDS if kind.startswith("superblock"))
-STALE_KINDS: Final = ("misplace", "replay", "tear")
+EARLIER_KINDS: Final = ("misplace", "replay", "tear")
 """They can put an earlier version of a page, whole, in the place of the page's record."""
 
 

@@ -30,23 +30,21 @@ from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.homes import RecordRead
 from vswapfs.core.store import Store
-from vswapfs.daemon.medium import scratch, write_superblock
+from vswapfs.daemon.medium import scratch, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader
 from vswapfs.daemon.scrub import Scrubber
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, TierFormatError
 from vswapfs.format.codec import DecodeError, decode
-from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES, binding
 from vswapfs.format.tier import (
-    SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
     SUPERBLOCK_COPY_OFFSET,
     SegmentHeader,
     Superblock,
     choose,
     is_empty,
-    pack_segment_header,
     unpack_segment_header,
 )
 from vswapfs.format.tier_walk import walk_segment
@@ -71,8 +69,8 @@ class Recipe:
     tier_slots: int
     generations: int
     same_order: bool = False
-    """Rewrite incompressible pages in the same order into the same slots: the worst case for a
-    record that may be an earlier version of its page."""
+    """Rewrite incompressible pages in the same order into the same slots: every record lies where
+    an earlier one of its page was."""
 
     @property
     def tier_bytes(self) -> int:
@@ -109,8 +107,6 @@ class Tally:
     detected: int = 0
     undetected: int = 0
     """Wrong bytes returned."""
-    stale: int = 0
-    """Of these, those that were an earlier version of the same page."""
     harmless: int = 0
     """The page came back right nevertheless."""
     crc32_undetected: int = 0
@@ -211,14 +207,13 @@ class Lab:
             plan = homes.plan_write(segment)
             if plan is None:
                 return
-            header = SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, self.superblock.uuid)
-            pool[plan.ram_start : plan.ram_start + SEGMENT_HEADER_BYTES] = pack_segment_header(
-                header
+            header = SegmentHeader(
+                plan.sequence, plan.slot, plan.fill_bytes, self.superblock.uuid, 0
             )
             states = self._states.setdefault(plan.slot, [self._read(plan.slot)])
             buffer = self._memory[: plan.length_bytes]
             buffer[:] = pool[plan.ram_start : plan.ram_start + plan.length_bytes]
-            self.backing.write(place_bytes(plan.slot), buffer)
+            write_segment(self.backing, place_bytes(plan.slot), buffer, header)
             states.insert(0, self._read(plan.slot))
             del states[STATES_KEPT:]
             if not homes.end_write(plan, ok=True):
@@ -253,7 +248,7 @@ class Lab:
             self._load(slot, Tally(), self.image[slot].states[0], None)
             for plan, data in written.live:
                 twin = self.twin[slot].states[0][plan.offset_bytes :][: plan.length_bytes]
-                if crc32_returns(plan.page, twin) != data:
+                if crc32_returns(plan, twin) != data:
                     raise DamageToolError(f"page {plan.page} does not come back under crc32")
             if self._scrub(slot) or self._log_check({slot: bytearray(self._read(slot))}):
                 raise DamageToolError(f"slot {slot} is damaged before anything was done to it")
@@ -306,7 +301,7 @@ class Lab:
         after = memoryview(state)
         for plan, data in live:
             start, end = plan.offset_bytes, plan.offset_bytes + plan.length_bytes
-            got = fetched[plan.word]
+            got = fetched[plan.version]
             if before[start:end] == after[start:end]:
                 if got != data:
                     raise DamageToolError(f"page {plan.page} was not touched and gave {got!r:.80}")
@@ -318,16 +313,10 @@ class Lab:
                 tally.harmless += 1
             else:
                 tally.undetected += 1
-                tally.stale += self._is_earlier(plan.page, got)
             tally.none_undetected += none_returns(after[start:end]) not in (None, data)
             assert twin is not None
-            by_crc32 = crc32_returns(plan.page, memoryview(twin)[start:end])
+            by_crc32 = crc32_returns(plan, memoryview(twin)[start:end])
             tally.crc32_undetected += by_crc32 not in (None, data)
-
-    def _is_earlier(self, page: int, data: bytes) -> bool:
-        return any(
-            data == self._pages.page(page, version) for version in range(self._versions[page])
-        )
 
     def _scrub(self, slot: int) -> bool:
         """Whether daemon/scrub.py has a finding."""
@@ -375,20 +364,26 @@ def make_buffers(geometry: Geometry) -> Buffers:
 def with_crc32(segment: bytes) -> bytes:
     """The same segment with crc32 in place of xxh3: four bytes, and four that nobody compares."""
     twin = bytearray(segment)
-    for at, length_bytes in records_in(segment, unpack_segment_header(segment).fill_bytes):
+    header = unpack_segment_header(segment)
+    for at, length_bytes in records_in(segment, header.fill_bytes):
         _checksum, page, tag = HEADER.unpack_from(segment, at)
         payload = memoryview(segment)[at + HEADER_BYTES : at + length_bytes]
-        HEADER.pack_into(twin, at, zlib.crc32(decode(tag >> CODEC_SHIFT, payload)), page, tag)
+        bound = bound_crc32(decode(tag >> CODEC_SHIFT, payload), header.sequence, page)
+        HEADER.pack_into(twin, at, bound, page, tag)
     return bytes(twin)
 
 
-def crc32_returns(page: int, record: memoryview | bytes) -> bytes | None:
+def bound_crc32(data: bytes, sequence: int, page: int) -> int:
+    return (zlib.crc32(data) ^ binding(sequence, page)) & 0xFFFF_FFFF
+
+
+def crc32_returns(plan: RecordRead, record: memoryview | bytes) -> bytes | None:
     """What core/verify.py would let out with crc32; None if it noticed something."""
-    checksum, owner, _tag = HEADER.unpack_from(record)
+    bound, owner, _tag = HEADER.unpack_from(record)
     data = none_returns(record)
-    if data is None or zlib.crc32(data) != checksum & 0xFFFF_FFFF or owner != page:
+    if data is None or owner != plan.page:
         return None
-    return data
+    return data if bound_crc32(data, plan.sequence, plan.page) == bound & 0xFFFF_FFFF else None
 
 
 def none_returns(record: memoryview | bytes) -> bytes | None:

@@ -82,6 +82,7 @@ def make_status(name: str, **changes: Any) -> Status:
         "pool_used_bytes": 300 << 20,
         "same_filled": "same",
         "hardening": [Outcome("mlockall", True, "held"), Outcome("io_flusher", False, "EPERM")],
+        "tiers": [],
     }
     return Status(**(fields | changes))
 

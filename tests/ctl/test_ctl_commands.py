@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ctl.conftest import Vswapctl
-from ctl.fake_daemon import DESCRIPTORS, FakeDaemon, make_status
+from ctl.fake_daemon import DESCRIPTORS, TIERS, FakeDaemon, make_status
 
 from vswapfs import __version__
 from vswapfs.core import stats
@@ -69,6 +69,12 @@ def test_status_of_what_does_not_apply_is_a_dash(vswapctl: Vswapctl) -> None:
     with FakeDaemon("a", {AskStatus: [bare]}):
         result = vswapctl("status", "-n", "-o", "DEVICE,PRIO,RATIO,PID")
     assert (result.stdout, result.stderr) == ("- - - 42\n", "")
+
+
+def test_status_warns_of_a_failing_tier(vswapctl: Vswapctl) -> None:
+    with FakeDaemon("a", {AskStatus: [make_status("a", hardening=[], tiers=TIERS)]}):
+        result = vswapctl("status")
+    assert result.stderr == "warning: a: tier /t: EIO; tried again in 8 s\n"
 
 
 def test_unknown_column_names_all(vswapctl: Vswapctl) -> None:

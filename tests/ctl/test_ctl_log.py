@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from ctl.conftest import Vswapctl
 from lz4.block import compress
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from vswapfs.ctl import medium
-from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES, binding
 from vswapfs.format.tier import (
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -51,20 +51,19 @@ class Tier:
         return bytes(self.data[at : at + MIB])
 
 
-def record(page: int, data: bytes) -> bytes:
+def record(sequence: int, page: int, data: bytes) -> bytes:
     codec, payload = CODEC_RAW, data
     if len(packed := compress(data, store_size=False)) < len(data):
         codec, payload = CODEC_LZ4, packed
-    return HEADER.pack(xxh3_64_intdigest(data), page, codec << CODEC_SHIFT | len(payload) - 1) + (
-        payload
-    )
+    bound = xxh3_64_intdigest(data) ^ binding(sequence, page)
+    return HEADER.pack(bound, page, codec << CODEC_SHIFT | len(payload) - 1) + payload
 
 
-def body(first_page: int) -> list[bytes]:
+def body(sequence: int, first_page: int) -> list[bytes]:
     """Five records, of pages that compress and pages that do not in turn."""
     noise = Random(first_page)
     pages = [noise.randbytes(4096) if n % 2 else noise.randbytes(64) * 64 for n in range(5)]
-    return [record(first_page + n, data) for n, data in enumerate(pages)]
+    return [record(sequence, first_page + n, data) for n, data in enumerate(pages)]
 
 
 @pytest.fixture
@@ -74,13 +73,15 @@ def tier() -> Tier:
     copy = slice(SUPERBLOCK_COPY_OFFSET, SUPERBLOCK_COPY_OFFSET + SUPERBLOCK_BYTES)
     made.data[copy] = SUPERBLOCK.pack()
     for slot in (0, 2):
-        records = body(100 * slot)
+        sequence = 10 + slot
+        records = body(sequence, 100 * slot)
         at = slot_offset_bytes(slot, MIB) + SEGMENT_HEADER_BYTES
         starts = [at + sum(map(len, records[:n])) for n in range(len(records) + 1)]
         made.records[slot] = starts
         fill_bytes = starts[-1] - slot_offset_bytes(slot, MIB)
-        header = SegmentHeader(10 + slot, slot, fill_bytes, SUPERBLOCK.uuid)
-        made.put(slot, header, b"".join(records))
+        joined = b"".join(records)
+        checksum = xxh3_64_intdigest(joined)
+        made.put(slot, SegmentHeader(sequence, slot, fill_bytes, SUPERBLOCK.uuid, checksum), joined)
     return made
 
 
@@ -214,7 +215,7 @@ def test_swapped_slots_are_both_named(log: Log, tier: Tier) -> None:
 
 
 def test_a_foreign_segment_is_named(log: Log, tier: Tier) -> None:
-    tier.put(3, SegmentHeader(1, 3, SEGMENT_HEADER_BYTES, b"f" * 16), b"")
+    tier.put(3, SegmentHeader(1, 3, SEGMENT_HEADER_BYTES, b"f" * 16, xxh3_64_intdigest(b"")), b"")
     assert log.places(tier) == [
         (slot_offset_bytes(3, MIB), f"foreign: a segment of tier {'66' * 16}")
     ]
@@ -300,7 +301,7 @@ def test_dump_shows_superblock_and_segments(log: Log, tier: Tier) -> None:
 
 def test_dump_shows_records_when_asked(log: Log, tier: Tier) -> None:
     start, stop = tier.records[2][1:3]
-    checksum = f"{HEADER.unpack_from(tier.data, start)[0]:016x}"
+    checksum = f"{xxh3_64_hexdigest(tier.data[start + HEADER_BYTES : stop])}"
     tier.flip(tier.records[2][3])
     lines = [" ".join(line.split()) for line in log.dump(tier, "--records").splitlines()]
     assert f"{start} 0xc9000 {stop - start - HEADER_BYTES} raw {checksum} yes" in lines

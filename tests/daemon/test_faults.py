@@ -241,6 +241,7 @@ def test_tier_that_does_not_take_writes_keeps_everything_in_ram(tmp_path: Path) 
             assert 8 < stored < len(chunks)
             state = tier_state("tbad")
             assert state["state"] == "failing"
+            assert [tier["state"] for tier in up.status()["tiers"]] == ["failing"]
             assert "fault in write" in state["detail"]
             assert state["write_errors"] > 0
             assert state["used_bytes"] == 0

@@ -33,7 +33,6 @@ from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import READ_ATTEMPTS
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, PoolFullError, TierFormatError
-from vswapfs.format.codec import checksum
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment_header
 from vswapfs.fuse.lane import Lane
 
@@ -73,8 +72,6 @@ class Read:
     """A load that waits for tiers."""
 
     faulted: bool = False
-    misled: bool = False
-    """It may have been given what lay there earlier, or elsewhere."""
 
 
 @dataclass(slots=True)
@@ -194,7 +191,6 @@ class Disk:
             self._simulation.misread(
                 read.read if read else None,
                 {self._sequences.get(slot, 0) for slot in self._slots(offset, length)},
-                misled=fault is Fault.MISPLACED,
             )
         self._raise()
 
@@ -284,7 +280,6 @@ class Tally:
     loads: int = 0
     tier_loads: int = 0
     lost: int = 0
-    stale: int = 0
     parked: int = 0
     refused: int = 0
     tiers_added: int = 0
@@ -307,9 +302,6 @@ class Simulation:
     budget_bytes_per_day: int | None = None
     plan: Mapping[int, Fault] | None = None
     """The faults of every disk by operation, instead of rates."""
-    tolerate_stale: bool = True
-    """After a write that was lost or misplaced an earlier version of the page may lie there, whole
-    and at the same place. No record says which version it is (test_stories.py)."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -326,14 +318,11 @@ class Simulation:
         self.tiering = Tiering(self.store, cast(Lane, lane), self.budget_bytes_per_day)
         self.tally = Tally()
         self.truth: dict[int, bytes] = {}
-        self._earlier: dict[int, set[int]] = {}
         self._parked: list[tuple[int, bytes]] = []
         self._reading: set[int] = set()
         self._pumped_at = 0
         self._doubtful: set[int] = set()
         """Pages that a fault may have cost."""
-        self._misled: set[int] = set()
-        """Of these, those in whose place something older may lie."""
         self.interrupt: Callable[[], None] | None = None
         """What the lane does at the end of the next write of a segment, while its job goes on."""
         self.may_damage = False
@@ -352,23 +341,18 @@ class Simulation:
             if word & KIND_MASK == STORED and segments.sequence(place(word).segment) in sequences
         }
 
-    def misread(self, read: Read | None, sequences: set[int], *, misled: bool) -> None:
+    def misread(self, read: Read | None, sequences: set[int]) -> None:
         self.tally.faults += 1
         if read is not None:  # of records: the next one may go well
             read.faulted = True
-            read.misled |= misled
         else:
             self.may_damage = True
             self._doubtful |= self._pages_of(sequences)
-            if misled:
-                self._misled |= self._pages_of(sequences)
 
     def miswritten(self, sequences: set[int]) -> None:
         self.tally.faults += 1
         self.may_damage = True
-        pages = self._pages_of(sequences)
-        self._doubtful |= pages
-        self._misled |= pages
+        self._doubtful |= self._pages_of(sequences)
 
     def used_slots(self, disk: Disk) -> set[int]:
         """Slots of a disk in which a segment lives."""
@@ -393,8 +377,6 @@ class Simulation:
             return False
         self.truth[page] = data
         self._doubtful.discard(page)
-        self._misled.discard(page)
-        self._earlier.setdefault(page, set()).add(checksum(data))
         return True
 
     def _serve_parked(self) -> None:
@@ -410,12 +392,11 @@ class Simulation:
         for page in range(first, first + count):
             self.truth.pop(page, None)
             self._doubtful.discard(page)
-            self._misled.discard(page)
 
     def get(self, first: int, count: int = 1, read: Read | None = None) -> None:
         """Load, now or when it was read; compare then."""
         missing = self.store.missing(first, first + count)
-        if missing and any(plan.word not in self.store.fetched for plan in missing):
+        if missing and any(plan.version not in self.store.fetched for plan in missing):
             self._get_later(first, count, missing, read or Read())
             return
         for plan in missing:
@@ -448,13 +429,7 @@ class Simulation:
                 raise AssertionError(f"no fault explains this: {error}") from None
             self.tally.lost += 1
             return
-        if found == expected:
-            return
-        earlier = checksum(found) in self._earlier.get(page, ())
-        if earlier and self.tolerate_stale and (read.misled or page in self._misled):
-            self.tally.stale += 1
-            return
-        raise AssertionError(f"page {page} has {'earlier' if earlier else 'wrong'} bytes")
+        assert found == expected, f"page {page} has wrong bytes"
 
     def between_requests(self) -> None:
         """What the lane does between two requests, but not always all of it."""

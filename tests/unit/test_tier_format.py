@@ -12,7 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from vswapfs.errors import TierFormatError
 from vswapfs.format import tier_walk
-from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, PAGE_NONE
+from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, PAGE_NONE, binding
 from vswapfs.format.tier import (
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -39,7 +39,9 @@ SUPERBLOCK = Superblock(
     budget_window_start_unix_s=1_750_000_001,
     budget_spent_bytes=12345,
 )
-HEADER_FOUND = SegmentHeader(sequence=9, slot=5, fill_bytes=1000, tier_uuid=SUPERBLOCK.uuid)
+HEADER_FOUND = SegmentHeader(
+    sequence=9, slot=5, fill_bytes=1000, tier_uuid=SUPERBLOCK.uuid, records_checksum=77
+)
 
 
 def sealed(data: bytearray, covered: int) -> bytes:
@@ -147,7 +149,7 @@ def test_segment_header_is_the_documented_bytes() -> None:
     data = pack_segment_header(HEADER_FOUND)
     assert len(data) == SEGMENT_HEADER_BYTES
     assert data[:48] == b"VseG" + struct.pack("<HHQQII", 1, 0, 9, 5, 1000, 0) + bytes(range(16))
-    assert data[48:] == struct.pack("<QQ", xxh3_64_intdigest(data[:48]), 0)
+    assert data[48:] == struct.pack("<QQ", 77, xxh3_64_intdigest(data[:56]))
     assert unpack_segment_header(memoryview(data + b"records")) == HEADER_FOUND
 
 
@@ -173,7 +175,7 @@ def test_a_segment_header_that_is_whole_and_wrong_is_named(
     data = bytearray(pack_segment_header(HEADER_FOUND))
     data[offset : offset + len(field)] = field
     with pytest.raises(TierFormatError, match=reason):
-        unpack_segment_header(sealed(data, 48))
+        unpack_segment_header(sealed(data, 56))
 
 
 def test_all_zero_is_empty_and_no_header() -> None:
@@ -205,14 +207,15 @@ def test_slots_follow_the_superblock() -> None:
 def record(page: int, data: bytes, codec: int = CODEC_RAW) -> bytes:
     payload = compress(data, store_size=False) if codec == CODEC_LZ4 else data
     tag = codec << CODEC_SHIFT | len(payload) - 1
-    return HEADER.pack(xxh3_64_intdigest(data), page, tag) + payload
+    bound = xxh3_64_intdigest(data) ^ binding(HEADER_FOUND.sequence, page)
+    return HEADER.pack(bound, page, tag) + payload
 
 
 def segment(*records: bytes, fill_bytes: int | None = None) -> bytes:
     body = b"".join(records)
     fill_bytes = SEGMENT_HEADER_BYTES + len(body) if fill_bytes is None else fill_bytes
-    header = pack_segment_header(replace(HEADER_FOUND, fill_bytes=fill_bytes))
-    return (header + body).ljust(MIB, b"\0")
+    header = replace(HEADER_FOUND, fill_bytes=fill_bytes, records_checksum=xxh3_64_intdigest(body))
+    return (pack_segment_header(header) + body).ljust(MIB, b"\0")
 
 
 def walk(data: bytes) -> tier_walk.SegmentFound:
@@ -238,7 +241,7 @@ def test_walk_verifies_every_record() -> None:
         (HEADER.pack(1, 2, CODEC_RAW << CODEC_SHIFT | 9) + bytes(10), "10 bytes instead of a page"),
         (HEADER.pack(1, 2, CODEC_LZ4 << CODEC_SHIFT | 9) + b"\xff" * 10, "LZ4: "),
         (record(PAGE_NONE, NOISE), "page number 4294967295 is no page's"),
-        (bytes(8) + record(2, NOISE)[8:], "checksum .*, not 0000000000000000"),
+        (bytes(8) + record(2, NOISE)[8:], "checksum .*, not .*"),
     ],
 )
 def test_walk_goes_on_behind_a_record_that_is_bad(damaged: bytes, reason: str) -> None:

@@ -1,7 +1,8 @@
 """The cleaner: copies the live records of a segment to the survivor head and frees the segment.
 
 Owns the choice of the victim (by policy.score) and the walk through it, which can stop after any
-record and go on later. Never changes a record; it is copied as it is, checksum and all.
+record and go on later. Never computes a checksum: a record is copied as it is, and its checksum
+bound to the new segment in place of the old one, so that damage stays damage.
 
 The guarantee of the reserve: stores leave RESERVE_SEGMENTS (1) segments free; the survivors of one
 victim are at most what fits one segment, and nothing but the cleaner appends to the survivor
@@ -19,7 +20,7 @@ from vswapfs.core.buffers import Geometry
 from vswapfs.core.descriptor import place, stored
 from vswapfs.core.loghead import LogHead
 from vswapfs.core.segment import SegmentTable
-from vswapfs.format.record import RecordError, header_at
+from vswapfs.format.record import CHECKSUM, RecordError, header_at, sequence_binding
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
@@ -46,6 +47,7 @@ class Cleaner:
         self._head = survivors
         self._pages_in = pages_in
         self.victim = -1
+        self._victim_binding = 0
         self._at = 0
         self._busy = busy
         self.wanted: list[int] = []
@@ -101,6 +103,7 @@ class Cleaner:
         """Make it the victim, unless it has died or is on its way to a tier since it was chosen."""
         if self._segments.is_sealed_in_ram(segment) and segment not in self._busy:
             self.victim, self._at = segment, SEGMENT_HEADER_BYTES
+            self._victim_binding = sequence_binding(self._segments.sequence(segment))
 
     def _scan(self) -> int:
         """Score the next few segments; at the end of the table the best one becomes the victim."""
@@ -180,7 +183,12 @@ class Cleaner:
             head.open(reserve=True)
             at = head.reserve(length_bytes)
         target = head.base + at
-        pool[target : target + length_bytes] = pool[source : source + length_bytes]
+        (bound,) = CHECKSUM.unpack_from(pool, source)
+        CHECKSUM.pack_into(pool, target, bound ^ self._victim_binding ^ head.binding)
+        target += CHECKSUM.size
+        pool[target : target + length_bytes - CHECKSUM.size] = pool[
+            source + CHECKSUM.size : source + length_bytes
+        ]
         self._words[page] = stored(head.segment, at, length_bytes)
         self._segments.live_bytes[head.segment] += length_bytes
         self._segments.live_pages[head.segment] += 1

@@ -16,7 +16,7 @@ from vswapfs.core.samefill import ZERO
 from vswapfs.core.store import Store
 from vswapfs.errors import LostPageError
 from vswapfs.format.message import Descriptor
-from vswapfs.format.record import CODEC_NAMES, CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.format.record import CODEC_NAMES, CODEC_SHIFT, HEADER, HEADER_BYTES, binding
 from vswapfs.units import PAGE_BYTES
 
 
@@ -46,9 +46,9 @@ def describe(store: Store, page: int) -> Descriptor:
     found.ratio = round(PAGE_BYTES / found.stored_bytes, 2)
     if found.state == "disk":
         return found
-    expected, _owner, tag = HEADER.unpack_from(store.pool, store.segments.base(segment) + offset)
+    bound, _owner, tag = HEADER.unpack_from(store.pool, store.segments.base(segment) + offset)
     found.codec = CODEC_NAMES.get(tag >> CODEC_SHIFT, f"unknown {tag >> CODEC_SHIFT}")
-    found.checksum = f"{expected:016x}"
+    found.checksum = f"{bound ^ binding(store.segments.sequence(segment), page):016x}"
     try:
         store.read(page, word)
     except LostPageError as error:

@@ -10,7 +10,7 @@ Cleaning a tier, draining it and taking it away are all fetching segments into R
 cleaned or written out again like any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, NamedTuple, Protocol
 
 from vswapfs.core import policy
@@ -45,10 +45,17 @@ class RecordRead(NamedTuple):
 
     page: int
     word: int
+    sequence: int
+    """Of the segment."""
     tier: int
     slot: int
     offset_bytes: int
     length_bytes: int
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Which contents of the page are meant: a number of a segment may be used again."""
+        return self.word, self.sequence
 
 
 class Trim(NamedTuple):
@@ -58,8 +65,8 @@ class Trim(NamedTuple):
     slots: list[int]
 
 
-Fetched = dict[int, bytes | LostPageError]
-"""Verified pages, or why not, by descriptor."""
+Fetched = dict[tuple[int, int], bytes | LostPageError]
+"""Verified pages, or why not, by RecordRead.version."""
 
 
 class TierIo(Protocol):
@@ -229,13 +236,13 @@ class Homes:
         slots = self._segments.tier(tier)
         return policy.tier_short(slots.free_count, slots.slot_count)
 
-    def sparsest(self, tier: int) -> int | None:
-        """The segment of a tier that is best cleaned, if one is worth it."""
+    def sparsest(self, tier: int, leave: Container[int]) -> int | None:
+        """The segment of a tier that is best cleaned, if one is worth it; none of ``leave``."""
         segments = self._segments
         best, best_live = None, policy.TIER_CLEAN_MAX_UTILIZATION * (1 << segments.shift)
         for segment in self.on_tier(tier):
             live_bytes = segments.live_bytes[segment]
-            if live_bytes < best_live and segment not in self.busy:
+            if live_bytes < best_live and segment not in self.busy and segment not in leave:
                 best, best_live = segment, live_bytes
         return best
 
@@ -246,8 +253,8 @@ class Homes:
         segment, offset_bytes, length_bytes = place(word)
         home = self._segments.homes[segment]
         plan = RecordRead(
-            page, word, self._segments.tier_of(segment), home >> SLOT_SHIFT, offset_bytes,
-            length_bytes,
+            page, word, self._segments.sequence(segment), self._segments.tier_of(segment),
+            home >> SLOT_SHIFT, offset_bytes, length_bytes,
         )  # fmt: skip
         self._segments.tier(plan.tier).pin(plan.slot)
         return plan

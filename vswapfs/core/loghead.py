@@ -13,6 +13,7 @@ a successor finds the one record that may be unfinished, and takes it back.
 from typing import Final
 
 from vswapfs.core.segment import OPEN, SegmentTable
+from vswapfs.format.record import sequence_binding
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 COMPRESSED: Final = 0
@@ -27,7 +28,8 @@ _SEGMENT_SHIFT: Final = 35
 
 
 class LogHead:
-    """One head over its word. ``segment`` is -1 when none is open; ``base`` is its pool byte."""
+    """One head over its word. ``segment`` is -1 when none is open; ``base`` is its pool byte, and
+    ``binding`` what its sequence binds checksums with."""
 
     __slots__ = (
         "_limit",
@@ -35,6 +37,7 @@ class LogHead:
         "_segments",
         "_words",
         "base",
+        "binding",
         "index",
         "position",
         "segment",
@@ -62,10 +65,12 @@ class LogHead:
         if segment < 0:
             # Nothing fits a head without a segment, so that reserve needs no second test.
             self.base = 0
+            self.binding = 0
             self.position = self._limit
             self._open_word = 0
         else:
             self.base = self._segments.base(segment)
+            self.binding = sequence_binding(self._segments.sequence(segment))
             self.position = SEGMENT_HEADER_BYTES
             self._open_word = segment << _SEGMENT_SHIFT | 1
 

@@ -45,7 +45,9 @@ def resident_bytes(fill_bytes: int) -> int:
 class SegmentTable:
     """The table over its flat buffer; free numbers, slots and live counts are derived."""
 
-    def __init__(self, view: memoryview, pool: Region, geometry: Geometry) -> None:
+    def __init__(
+        self, view: memoryview, pool: Region, geometry: Geometry, first_sequence: int = 1
+    ) -> None:
         self._geometry = geometry
         self._pool = pool
         words = view.cast("Q")
@@ -59,7 +61,7 @@ class SegmentTable:
         self.sealed_at_s = array("I", bytes(4 * self.count))
         self.now_s = 0
         self.change_count = 0
-        self.next_sequence = 1
+        self.next_sequence = first_sequence
         self.places: list[Slots | None] = [None]
         self.derive(())
 

@@ -39,7 +39,7 @@ from vswapfs.core.descriptor import (
     place,
     stored,
 )
-from vswapfs.core.homes import Homes, RecordRead
+from vswapfs.core.homes import Fetched, Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
 from vswapfs.core.samefill import ZERO_PAGE, FillPatterns, pattern_of
 from vswapfs.core.segment import (
@@ -54,7 +54,14 @@ from vswapfs.core.verify import NotInRamError, lost, verify
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
 from vswapfs.format.codec import checksum, encode
-from vswapfs.format.record import CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.format.record import (
+    CHECKSUM_MASK,
+    CODEC_RAW,
+    CODEC_SHIFT,
+    HEADER,
+    HEADER_BYTES,
+    PAGE_FACTOR,
+)
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
@@ -81,15 +88,22 @@ class Store:
     """
 
     def __init__(
-        self, geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
+        self,
+        geometry: Geometry,
+        buffers: Buffers,
+        same_filled: SameFilled = SameFilled.SAME,
+        first_sequence: int = 1,
     ) -> None:
-        """A store over empty (all-zero) buffers. Use ``attach`` for buffers with pages in them."""
+        """A store over empty (all-zero) buffers. Use ``attach`` for buffers with pages in them.
+
+        ``first_sequence``: beyond any that a store before it has written to the same media.
+        """
         self.geometry = geometry
         self.same_filled = same_filled
         self._descriptors = buffers.descriptors
         self.words = buffers.descriptors.view.cast("Q")
         self.pool = buffers.pool.view
-        self.segments = SegmentTable(buffers.segments.view, buffers.pool, geometry)
+        self.segments = SegmentTable(buffers.segments.view, buffers.pool, geometry, first_sequence)
         heads = buffers.heads.view.cast("Q")
         self.heads = [
             LogHead(index, heads, self.segments, geometry.segment_bytes)
@@ -106,8 +120,8 @@ class Store:
             self._pages_in,
             self.homes.busy,
         )
-        self.fetched: dict[int, bytes | LostPageError] = {}
-        """Pages read from a tier for a request that is being answered, by descriptor."""
+        self.fetched: Fetched = {}
+        """Pages read from a tier for a request that is being answered."""
         self.cluster_pages = array("H", bytes(2 * geometry.cluster_count))
         self.incompressible_pages = 0
         self.stored_total = 0
@@ -212,7 +226,11 @@ class Store:
             offset = head.reserve(length_bytes)
         at = head.base + offset
         HEADER.pack_into(
-            self.pool, at, checksum(data), page, codec << CODEC_SHIFT | payload_bytes - 1
+            self.pool,
+            at,
+            checksum(data) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
+            page,
+            codec << CODEC_SHIFT | payload_bytes - 1,
         )
         at += HEADER_BYTES
         self.pool[at : at + payload_bytes] = payload
@@ -282,12 +300,13 @@ class Store:
         except IndexError as error:
             raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
         if home & TIER_BITS:
-            return self._fetched(page, word)
+            return self._fetched(page, word, self.segments.sequence(segment))
         at = (home >> SLOT_SHIFT << self.segments.shift) + (word >> OFFSET_SHIFT & OFFSET_MASK)
-        return verify(page, word, self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK)])
+        found = self.pool[at : at + (word >> LENGTH_SHIFT & LENGTH_MASK)]
+        return verify(page, word, self.segments.sequence(segment), found)
 
-    def _fetched(self, page: int, word: int) -> bytes:
-        data = self.fetched.get(word)
+    def _fetched(self, page: int, word: int, sequence: int) -> bytes:
+        data = self.fetched.get((word, sequence))
         if data is None:
             raise NotInRamError(page, word)
         if isinstance(data, LostPageError):

@@ -2,7 +2,7 @@
 
 Owns the one place where a page is let out. Touches no store, so I/O threads verify what they read.
 Always holds: the bytes returned have the checksum they had when they arrived, and the record
-belongs to the page that was asked for.
+belongs to the page that was asked for and to the segment that it should lie in.
 """
 
 import struct
@@ -10,7 +10,7 @@ import struct
 from vswapfs.core.descriptor import place
 from vswapfs.errors import LostPageError
 from vswapfs.format.codec import DecodeError, checksum, decode
-from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES
+from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES, binding
 from vswapfs.units import PAGE_BYTES
 
 
@@ -33,20 +33,21 @@ def lost(page: int, word: int, reason: str) -> LostPageError:
     )
 
 
-def verify(page: int, word: int, found: memoryview) -> bytes:
-    """The page in the bytes of its record, header included. Raises LostPageError.
+def verify(page: int, word: int, sequence: int, found: memoryview) -> bytes:
+    """The page in the bytes of its record, header included; ``sequence`` is its segment's.
 
-    Touches no store: I/O threads verify what they read.
+    Raises LostPageError.
     """
     try:
-        expected, owner, tag = HEADER.unpack_from(found)
+        bound, owner, tag = HEADER.unpack_from(found)
         data = decode(tag >> CODEC_SHIFT, found[HEADER_BYTES:])
     except DecodeError as error:
         raise lost(page, word, str(error)) from None
     except struct.error as error:
         raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
-    if checksum(data) != expected:
-        raise lost(page, word, f"checksum is not {expected:016x}")
     if owner != page:
         raise lost(page, word, f"the record is page {owner}'s")
+    expected = bound ^ binding(sequence, page)
+    if checksum(data) != expected:
+        raise lost(page, word, f"checksum is not {expected:016x}")
     return data

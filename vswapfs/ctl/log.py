@@ -43,7 +43,7 @@ _SEGMENT_HEADINGS: Final = (
     render.Heading("SLOT", right=True, width=8),
     render.Heading("PLACE", right=True, width=12),
     render.Heading("STATE", width=7),
-    render.Heading("SEQUENCE", right=True, width=10),
+    render.Heading("SEQUENCE", right=True, width=16),
     render.Heading("FILL", right=True, width=8),
     render.Heading("RECORDS", right=True, width=7),
 )

@@ -170,5 +170,9 @@ def warnings(row: Row) -> list[str]:
     """What its reader should not miss, a line each."""
     if row.error is not None:
         return [f"{row.error.message}\n  try: {row.error.remedy}"]
-    outcomes = row.status.hardening if row.status else []
-    return [f"{row.name}: {out.name}: {out.detail}" for out in outcomes if not out.ok]
+    if row.status is None:
+        return []
+    status, name = row.status, row.name
+    refused = [f"{name}: {out.name}: {out.detail}" for out in status.hardening if not out.ok]
+    waits = [f"{name}: tier {tier.path}: {tier.detail}" for tier in status.tiers if tier.detail]
+    return refused + waits

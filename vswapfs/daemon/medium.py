@@ -9,12 +9,21 @@ import mmap
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from vswapfs.backing.api import Backing
 from vswapfs.backing.file import FileBacking
-from vswapfs.errors import HostError, VswapError
+from vswapfs.errors import HostError, TierFormatError, VswapError
 from vswapfs.format.message import Config, TierConfig
-from vswapfs.format.tier import SUPERBLOCK_COPY_OFFSET, Superblock
+from vswapfs.format.tier import (
+    SEGMENT_HEADER_BYTES,
+    SUPERBLOCK_COPY_OFFSET,
+    SegmentHeader,
+    Superblock,
+    pack_segment_header,
+    records_checksum,
+    unpack_segment_header,
+)
 from vswapfs.units import PAGE_BYTES
 
 
@@ -92,29 +101,50 @@ def erase(backing: Backing) -> None:
         backing.close()
 
 
-def write_and_look(backing: Backing, offset: int, buffer: memoryview) -> None:
-    """Write a segment, then read its first and last block back: a medium that says it wrote and
-    did not, or wrote elsewhere, would otherwise be found out when the copy in RAM is gone, or not
-    at all where the slot's old contents verify. Two small reads cost a tenth of the write."""
-    backing.write(offset, buffer)
+def write_segment(
+    backing: Backing, offset: int, segment: memoryview, header: SegmentHeader
+) -> None:
+    """Write a segment from RAM, with this header once its records_checksum is in it; then read its
+    first and last block back: a medium that says it wrote and did not, or wrote elsewhere, would
+    otherwise be found out when the copy in RAM is gone. Two small reads cost a tenth of the write.
+    Raises OSError."""
+    header = replace(header, records_checksum=records_checksum(segment, header.fill_bytes))
+    segment[:SEGMENT_HEADER_BYTES] = pack_segment_header(header)
+    backing.write(offset, segment)
     block = scratch(PAGE_BYTES)
-    for at in {0, len(buffer) - PAGE_BYTES}:
+    for at in {0, len(segment) - PAGE_BYTES}:
         backing.read_into(offset + at, block)
-        if block != buffer[at : at + PAGE_BYTES]:
+        if block != segment[at : at + PAGE_BYTES]:
             raise OSError(errno.EIO, f"byte {offset + at} does not hold what was written")
 
 
-def read_whole(backing: Backing, offset: int, buffer: memoryview, *, salvage: bool) -> None:
-    """Read a whole segment. To salvage it, zeros take the place of blocks that cannot be read: the
-    records in them fail their checksums, the others are saved."""
+def read_segment(
+    backing: Backing, offset: int, segment: memoryview, header: SegmentHeader, *, salvage: bool
+) -> None:
+    """Read a whole segment to RAM; it must have this header (but for the records_checksum), and the
+    records that the header vouches for. Raises OSError and TierFormatError.
+
+    To salvage it, whatever can be read is taken, with zeros in place of other blocks: records that
+    are damaged fail their checksums, the others are saved.
+    """
     try:
-        backing.read_into(offset, buffer)
+        backing.read_into(offset, segment)
+        if not salvage:
+            _check_segment(segment, header)
     except OSError:
         if not salvage:
             raise
-        for start in range(0, len(buffer), PAGE_BYTES):
-            block = buffer[start : start + PAGE_BYTES]
+        for start in range(0, len(segment), PAGE_BYTES):
+            block = segment[start : start + PAGE_BYTES]
             try:
                 backing.read_into(offset + start, block)
             except OSError:
                 block[:] = bytes(PAGE_BYTES)
+
+
+def _check_segment(segment: memoryview, header: SegmentHeader) -> None:
+    found = unpack_segment_header(segment)
+    if replace(found, records_checksum=header.records_checksum) != header:
+        raise TierFormatError(f"not the segment that was written here, but {found}")
+    if records_checksum(segment, header.fill_bytes) != found.records_checksum:
+        raise TierFormatError("the records are not those that were written: checksum")

@@ -59,7 +59,7 @@ class RecordReader:
                 for plan in run:
                     self._read_run([plan], memory, fetched)
             else:
-                fetched[run[0].word] = LostPageError(
+                fetched[run[0].version] = LostPageError(
                     run[0].page,
                     f"page {run[0].page} cannot be read from {tier.path} at byte "
                     f"{base + run[0].offset_bytes}: {error}",
@@ -68,12 +68,12 @@ class RecordReader:
         for plan in run:
             at = plan.offset_bytes - start
             try:
-                fetched[plan.word] = verify(
-                    plan.page, plan.word, memory[at : at + plan.length_bytes]
+                fetched[plan.version] = verify(
+                    plan.page, plan.word, plan.sequence, memory[at : at + plan.length_bytes]
                 )
             except LostPageError as lost:
                 lost.message += f"; tier {tier.path} at byte {base + plan.offset_bytes}"
-                fetched[plan.word] = lost
+                fetched[plan.version] = lost
 
 
 def _runs(plans: list[RecordRead]) -> list[list[RecordRead]]:
@@ -94,4 +94,4 @@ def _runs(plans: list[RecordRead]) -> list[list[RecordRead]]:
 
 def all_lost(plans: list[RecordRead], error: BaseException) -> Fetched:
     _log.error("reading records failed: %r", error)
-    return {plan.word: LostPageError(plan.page, f"page {plan.page}: {error}") for plan in plans}
+    return {plan.version: LostPageError(plan.page, f"page {plan.page}: {error}") for plan in plans}

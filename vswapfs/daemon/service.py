@@ -90,7 +90,9 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
         _check_mountpoint(config)
         tiers = open_tiers(config, geometry.segment_bytes, reporter.step)
         buffers, regions = make_buffers(config.name, geometry)
-        store = Store(geometry, buffers, SameFilled(config.same_filled))
+        # Microseconds: beyond the sequences of every earlier instance, whose segments a device may
+        # still hold. So a record of theirs never verifies as one of ours.
+        store = Store(geometry, buffers, SameFilled(config.same_filled), time.time_ns() // 1000)
         if config.pool_limit_bytes == "auto":
             store.segments.ram.limit = min(geometry.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
         tables = [region for name, region in regions.items() if name != "pool"]
@@ -444,4 +446,5 @@ class _Service:
             pool_used_bytes=values["pool.used_bytes"],
             same_filled=self._config.same_filled,
             hardening=[message.Outcome(*outcome) for outcome in self._outcomes],
+            tiers=await ask(self._lane, self._tiering.status),
         )

@@ -262,7 +262,7 @@ class TierCommands:
             def done(fetched: Fetched) -> None:
                 for plan in plans:
                     self._store.homes.end_read(plan)
-                    found[plan.page] = fetched[plan.word]
+                    found[plan.page] = fetched[plan.version]
                 with contextlib.suppress(trio.RunFinishedError):
                     token.run_sync_soon(ended.set)
 

@@ -19,14 +19,13 @@ from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
 from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
 from vswapfs.daemon.io_threads import IoThreads
-from vswapfs.daemon.medium import read_whole, write_and_look, write_superblock
+from vswapfs.daemon.medium import read_segment, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
 from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
 from vswapfs.format.message import Tiers, TierStatus
 from vswapfs.format.tier import (
     SegmentHeader,
     Superblock,
-    pack_segment_header,
     slot_offset_bytes,
 )
 from vswapfs.fuse.lane import Lane
@@ -52,6 +51,8 @@ class Tiering:
         self.is_draining = False
         """No writeback by watermark: pages are on their way in."""
         self._cleaning = False
+        self._unreadable: dict[int, float] = {}
+        """Segments that could not be fetched, and until when the tier's cleaning leaves them."""
         self.budget = Budget(budget_bytes_per_day, 0, 0) if budget_bytes_per_day else None
         self.budget_spent = False
 
@@ -144,18 +145,23 @@ class Tiering:
         assert plan is not None
         window_start_s = self.budget.window_start_s if self.budget else 0
         tier = self.tiers[plan.tier]
-        header = SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid)
-        packed = pack_segment_header(header)
-        pool = self._store.pool
-        pool[plan.ram_start : plan.ram_start + len(packed)] = packed
-        offset = slot_offset_bytes(plan.slot, self._segment_bytes)
-        buffer = pool[plan.ram_start : plan.ram_start + plan.length_bytes]
         self._writes_in_flight += 1
         self._threads.do(
-            functools.partial(write_and_look, tier.backing, offset, buffer),
+            functools.partial(write_segment, *self._transfer(plan, tier)),
             lambda _, error: self._write_ended(plan, tier, window_start_s, error, done),
         )
         return True
+
+    def _transfer(
+        self, plan: Transfer, tier: Tier
+    ) -> tuple[Backing, int, memoryview, SegmentHeader]:
+        """What medium.write_segment and read_segment need: from, to, and what has to be there."""
+        return (
+            tier.backing,
+            slot_offset_bytes(plan.slot, self._segment_bytes),
+            self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes],
+            SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid, 0),
+        )
 
     def _write_ended(
         self,
@@ -281,6 +287,8 @@ class Tiering:
                 # Open to one write: it closes again if that fails.
                 tier.retry_at_s = time.monotonic() + tier.backoff_s
                 self._homes.closed_tiers.discard(tier.number)
+        now_s = time.monotonic()
+        self._unreadable = {n: until for n, until in self._unreadable.items() if until > now_s}
         if trim := self._homes.plan_trim(1):
             self._trim(trim)
         self.pump()
@@ -297,10 +305,8 @@ class Tiering:
         if plan is None:
             return False
         tier = self.tiers[plan.tier]
-        buffer = self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
-        offset = slot_offset_bytes(plan.slot, self._segment_bytes)
         self._threads.do(
-            functools.partial(read_whole, tier.backing, offset, buffer, salvage=salvage),
+            functools.partial(read_segment, *self._transfer(plan, tier), salvage=salvage),
             lambda _, error: self._fetch_ended(plan, tier, error, done),
         )
         return True
@@ -323,7 +329,7 @@ class Tiering:
             return
         for tier in self.tiers.values():
             if not tier.is_leaving and self._homes.tier_short(tier.number):
-                segment = self._homes.sparsest(tier.number)
+                segment = self._homes.sparsest(tier.number, leave=self._unreadable)
                 if segment is not None and self.fetch(
                     segment, functools.partial(self._fetched_to_clean, segment)
                 ):
@@ -335,6 +341,8 @@ class Tiering:
         if moved:
             self._store.cleaner.wanted.append(segment)
             self._store.cleaner.run_victim()
+        else:
+            self._unreadable[segment] = time.monotonic() + BACKOFF_MAX_S
 
     # -- trims and figures -------------------------------------------------------------------
 

@@ -139,6 +139,27 @@ class Outcome(msgspec.Struct):
     detail: str
 
 
+class TierStatus(msgspec.Struct):
+    """One tier, in the order in which they are filled."""
+
+    path: str
+    uuid: str
+    state: str
+    """``ok``, ``failing`` (retried with back-off) or ``leaving`` (being removed)."""
+    size_bytes: int
+    used_bytes: int
+    """Slots in use."""
+    live_bytes: int
+    """Records of pages in them."""
+    written_bytes: int
+    read_bytes: int
+    trimmed_bytes: int
+    write_errors: int
+    read_errors: int
+    detail: str = ""
+    """Why it is failing, or what it waits for."""
+
+
 class Status(msgspec.Struct, tag="status"):
     name: str
     pid: int
@@ -161,6 +182,7 @@ class Status(msgspec.Struct, tag="status"):
     pool_used_bytes: int
     same_filled: str
     hardening: list[Outcome]
+    tiers: list[TierStatus]
 
 
 class Stats(msgspec.Struct, tag="stats"):
@@ -194,27 +216,6 @@ class Findings(msgspec.Struct, tag="findings"):
     """What check found; empty when all invariants hold."""
 
     findings: list[str]
-
-
-class TierStatus(msgspec.Struct):
-    """One tier, in the order in which they are filled."""
-
-    path: str
-    uuid: str
-    state: str
-    """``ok``, ``failing`` (retried with back-off) or ``leaving`` (being removed)."""
-    size_bytes: int
-    used_bytes: int
-    """Slots in use."""
-    live_bytes: int
-    """Records of pages in them."""
-    written_bytes: int
-    read_bytes: int
-    trimmed_bytes: int
-    write_errors: int
-    read_errors: int
-    detail: str = ""
-    """Why it is failing, or what it waits for."""
 
 
 class Tiers(msgspec.Struct, tag="tiers"):

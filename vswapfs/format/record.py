@@ -1,10 +1,15 @@
 """The record: one page as it lies in a segment, in RAM or on a tier.
 
     offset  size  field
-         0     8  checksum  xxh3-64 of the uncompressed page
+         0     8  checksum  xxh3-64 of the uncompressed page, XORed with the binding
          8     4  page      page number, so that a record found elsewhere is known as misdirected
         12     2  tag       low 12 bits: payload bytes - 1; high 4 bits: codec
         14     n  payload   1..4096 bytes
+
+The binding is a number made of the segment's sequence and the page. Without it an earlier record of
+the same page, in an earlier segment that a lost write left in the same place, would verify. Moving
+a record to another segment takes the old binding out and puts the new one in; the checksum itself
+is never computed again.
 
 Little-endian and unaligned: with byte granularity a descriptor still fits 64 bits, and no byte is
 lost to padding (16-byte units would cost 7.5 bytes a page on average). All zero means that no
@@ -28,6 +33,22 @@ CODEC_LZ4: Final = 2  # an LZ4 block without a size in front
 CODEC_NAMES: Final = {CODEC_RAW: "raw", CODEC_LZ4: "lz4"}
 
 PAGE_NONE: Final = 0xFFFF_FFFF  # no page's number; so an area has fewer pages than this
+
+CHECKSUM: Final = struct.Struct("<Q")
+CHECKSUM_MASK: Final = (1 << 64) - 1
+PAGE_FACTOR: Final = 0xC2B2AE3D27D4EB4F
+_SEQUENCE_FACTOR: Final = 0x9E3779B97F4A7C15
+# Both odd: different sequences (or pages) never give the same product modulo 2**64.
+
+
+def sequence_binding(sequence: int) -> int:
+    """The sequence's part of the binding."""
+    return sequence * _SEQUENCE_FACTOR & CHECKSUM_MASK
+
+
+def binding(sequence: int, page: int) -> int:
+    """What a record's checksum is XORed with."""
+    return sequence_binding(sequence) ^ page * PAGE_FACTOR & CHECKSUM_MASK
 
 
 class RecordError(Exception):

@@ -16,8 +16,8 @@ means empty; the checksum is xxh3-64 of everything before it, and what comes beh
         32    16  uuid                              24     4  fill_bytes, header included
         48    32  name of the instance              28     4  0
         80     8  created_unix_s                    32    16  uuid of the tier
-        88     8  budget_bytes_per_day              48     8  checksum
-        96     8  budget_window_start_unix_s        56     8  0
+        88     8  budget_bytes_per_day              48     8  records_checksum
+        96     8  budget_window_start_unix_s        56     8  checksum
        104     8  budget_spent_bytes
        112  3976  0
       4088     8  checksum
@@ -44,7 +44,7 @@ _VERSION: Final = 1
 _SUPERBLOCK_MAGIC: Final = b"vswapfs\0"
 _SUPERBLOCK: Final = struct.Struct("<8sIIQQ16s32sQQQQ")
 _SEGMENT_MAGIC: Final = 0x47657356  # "VseG"
-_SEGMENT: Final = struct.Struct("<IHHQQII16s")
+_SEGMENT: Final = struct.Struct("<IHHQQII16sQ")
 _CHECKSUM: Final = struct.Struct("<Q")
 _TIER_MAX_BYTES: Final = 1 << 63
 
@@ -114,6 +114,7 @@ class SegmentHeader:
     fill_bytes: int
     """Bytes used of the segment, this header included."""
     tier_uuid: bytes
+    records_checksum: int
 
 
 def choose(
@@ -161,8 +162,9 @@ def pack_segment_header(header: SegmentHeader) -> bytes:
         header.fill_bytes,
         0,
         header.tier_uuid,
+        header.records_checksum,
     )
-    return (covered + _CHECKSUM.pack(xxh3_64_intdigest(covered))).ljust(SEGMENT_HEADER_BYTES, b"\0")
+    return covered + _CHECKSUM.pack(xxh3_64_intdigest(covered))
 
 
 def unpack_segment_header(data: bytes | memoryview) -> SegmentHeader:
@@ -172,17 +174,23 @@ def unpack_segment_header(data: bytes | memoryview) -> SegmentHeader:
     """
     if len(data) < SEGMENT_HEADER_BYTES:
         raise TierFormatError(f"segment header: cut off after {len(data)} bytes")
-    magic, version, flags, sequence, slot, fill_bytes, pad, uuid = _SEGMENT.unpack_from(data)
+    magic, version, flags, sequence, slot, fill_bytes, pad, uuid, records = _SEGMENT.unpack_from(
+        data
+    )
     if magic != _SEGMENT_MAGIC:
         raise TierFormatError(f"segment header: no segment begins here (magic {magic:#010x})")
     _check_checksum("segment header", data, _SEGMENT.size)
     _check_version("segment header", version)
-    unused = bytes(data[_SEGMENT.size + _CHECKSUM.size : SEGMENT_HEADER_BYTES])
-    if flags or pad or any(unused):
+    if flags or pad:
         raise TierFormatError("segment header: not zero where nothing is defined")
     if fill_bytes < SEGMENT_HEADER_BYTES:
         raise TierFormatError(f"segment header: a fill of {fill_bytes} bytes is impossible")
-    return SegmentHeader(sequence, slot, fill_bytes, uuid)
+    return SegmentHeader(sequence, slot, fill_bytes, uuid, records)
+
+
+def records_checksum(segment: memoryview, fill_bytes: int) -> int:
+    """Over all records of a segment, so that it can be trusted without looking at each."""
+    return xxh3_64_intdigest(segment[SEGMENT_HEADER_BYTES:fill_bytes])
 
 
 def check_segment_header(header: SegmentHeader, uuid: bytes, slot: int) -> str | None:

@@ -2,7 +2,7 @@
 
 Owns what counts as damage. Never needs the descriptors and never raises for what it finds: the
 bytes may be anything. What it cannot see without the descriptors: whether a record is still the
-one of its page, and a wrong page number in a record, which the checksum does not cover.
+one of its page, and whether the whole segment is an earlier one of its slot.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from vswapfs.format.record import (
     HEADER_BYTES,
     PAGE_NONE,
     RecordError,
+    binding,
     header_at,
 )
 from vswapfs.format.tier import (
@@ -24,6 +25,7 @@ from vswapfs.format.tier import (
     Superblock,
     check_segment_header,
     is_empty,
+    records_checksum,
     slot_offset_bytes,
     unpack_segment_header,
 )
@@ -56,6 +58,7 @@ class RecordFound:
     stored_bytes: int
     codec: int
     checksum: int
+    """Of the page: the binding is taken out."""
     error: str | None
     """Why it could not be verified."""
 
@@ -98,11 +101,16 @@ def walk_segment(data: memoryview, superblock: Superblock, slot: int) -> Segment
     if len(data) < stop:
         reason = f"the medium ends here, {stop - len(data)} bytes before the segment's fill"
         found.findings.append(Finding(base + len(data), slot, None, reason))
-    _walk_records(data, base, min(stop, len(data)), found)
+    _walk_records(data, base, min(stop, len(data)), header.sequence, found)
+    if not found.findings and records_checksum(data, stop) != header.records_checksum:
+        reason = "a byte has changed that no page depends on: the checksum of all records is wrong"
+        found.findings.append(Finding(base, slot, None, reason))
     return found
 
 
-def _walk_records(data: memoryview, base: int, stop: int, found: SegmentFound) -> None:
+def _walk_records(
+    data: memoryview, base: int, stop: int, sequence: int, found: SegmentFound
+) -> None:
     at = SEGMENT_HEADER_BYTES
     while at < stop:
         try:
@@ -111,7 +119,8 @@ def _walk_records(data: memoryview, base: int, stop: int, found: SegmentFound) -
             reason = f"no whole record here; {stop - at} bytes to the fill cannot be walked"
             found.findings.append(Finding(base + at, found.slot, None, reason))
             return
-        expected, _page, tag = HEADER.unpack_from(data, at)
+        bound, _page, tag = HEADER.unpack_from(data, at)
+        expected = bound ^ binding(sequence, page)
         codec = tag >> CODEC_SHIFT
         error = _verify(page, codec, data[at + HEADER_BYTES : at + length_bytes], expected)
         record = RecordFound(

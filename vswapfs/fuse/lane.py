@@ -344,7 +344,7 @@ class Lane:
     def _read(self, unique: int, offset: int, size: int) -> None:
         end = min(offset + size, self._size_bytes)
         missing = self.store.missing(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
-        if missing and any(plan.word not in self.store.fetched for plan in missing):
+        if missing and any(plan.version not in self.store.fetched for plan in missing):
             self._serve_later(missing)
             return
         for plan in missing:
