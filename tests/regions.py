@@ -18,7 +18,7 @@ from vswapfs.errors import PoolFullError
 from vswapfs.units import PAGE_BYTES
 
 CORE = str(Path(vswapfs.core.__file__).parent)
-KINDS = ("zero", "same", "text", "tight", "random", "almost")
+KINDS = ("zero", "same", "text", "words", "tight", "random", "almost")
 EMPTY_PAGE = bytes(PAGE_BYTES)
 
 
@@ -66,6 +66,9 @@ def clone(buffers: Buffers) -> Buffers:
 # -- pages -----------------------------------------------------------------------------------
 
 
+WORDS = [f"{number * 7919 % 1000:o}".encode() for number in range(300)]
+
+
 def make_page(rng: random.Random, kind: str) -> bytes:
     if kind == "zero":
         return EMPTY_PAGE
@@ -73,6 +76,8 @@ def make_page(rng: random.Random, kind: str) -> bytes:
         return rng.choice((b"\xff" * 8, rng.randbytes(8), b"\0\0\0\0\0\0\0\1")) * 512
     if kind == "text":
         return (rng.randbytes(rng.randrange(40, 900)) * 110)[:PAGE_BYTES]
+    if kind == "words":  # what a stronger compressor makes shorter
+        return b" ".join(rng.choices(WORDS, k=PAGE_BYTES // 2))[:PAGE_BYTES]
     if kind == "tight":
         return rng.randbytes(9) + bytes(PAGE_BYTES - 9)
     if kind == "almost":
@@ -170,7 +175,9 @@ class Model:
             (count,) = self.rng.choices((1, 2, 40, 512), (160, 36, 3, 1))
             self.discard(first, min(count, self.geometry.page_count - first))
         elif draw < 0.98:
-            self.store.clean(self.rng.choice((1, 3, 50)))
+            if self.rng.random() < 0.2:
+                self.store.cleaner.recompress(sealed_before_s=0)
+            self.store.clean(self.rng.choice((1, 3, 50)), idle=self.rng.random() < 0.5)
         else:
             self.reattach()
 

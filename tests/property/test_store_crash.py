@@ -183,6 +183,18 @@ def test_cleaning_below_the_limit() -> None:
     assert scene.store.cleaner.moved_pages_total > 0
 
 
+def test_recompressing() -> None:
+    scene = Scene(Geometry(page_count=300, slot_count=6, segment_bytes=1 << 14))
+    scene.fill("words")
+    for page in range(0, 100, 5):
+        scene.discard(page)
+    cleaner = scene.store.cleaner
+    cleaner.recompress(sealed_before_s=0)
+    assert cleaner.recompressing
+    scene.crash(lambda: scene.store.clean(1 << 30, idle=True), {})
+    assert cleaner.recompression_saved_bytes_total > 0
+
+
 def test_store_that_has_to_clean_first() -> None:
     scene = Scene(Geometry(page_count=300, slot_count=5, segment_bytes=1 << 14))
     scene.fill("text")

@@ -10,6 +10,8 @@ from regions import make_buffers, make_page
 from vswapfs.core import policy
 from vswapfs.core.budget import CHUNK_BYTES, DAY_S, Budget
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry
+from vswapfs.core.check import check
+from vswapfs.core.figures import figures
 from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import SEALED
 from vswapfs.core.slots import RamSlots, Slots, TierSlots
@@ -334,6 +336,39 @@ def test_incompressible_segments_go_first_then_the_oldest() -> None:
         assert sequences == sorted(sequences)
     assert store.homes.candidates(incompressible=True) == raw
     assert sorted(order) == [n for n in range(segments.count) if segments.state(n) == SEALED]
+
+
+def test_cold_pages_are_recompressed_in_idle_time_only() -> None:
+    rng = random.Random(4)
+    geometry = Geometry(400, 24, 1 << 14, 0)
+    store = Store(geometry, make_buffers(geometry))
+    pages = [make_page(rng, "words") for _ in range(60)]
+    store.segments.now_s = 100
+    for number, data in enumerate(pages):
+        store.store(number, data)
+    before_bytes = figures(store)["pool.live_bytes"]
+    store.recompress_cold(100 + policy.COLD_S)
+    assert not store.cleaner.recompressing, "there were stores since the last call"
+    store.recompress_cold(99 + policy.COLD_S)
+    assert not store.cleaner.recompressing, "not cold yet"
+    for _ in range(geometry.slot_count):
+        store.recompress_cold(100 + policy.COLD_S)
+        while store.cleaner.recompressing:
+            store.clean(1, idle=True)
+    after = figures(store)
+    saved_bytes = after["cleaner.recompression_saved_bytes_total"]
+    assert after["pool.live_bytes"] == before_bytes - saved_bytes < before_bytes
+    assert 0 < after["cleaner.recompressed_pages_total"] <= 60
+    assert [store.load(number) for number in range(60)] == pages
+    assert check(store) == []
+
+
+def test_a_store_does_not_wait_for_recompression() -> None:
+    store = filled_store()
+    store.cleaner.recompress(sealed_before_s=100)
+    assert store.cleaner.recompressing
+    store.clean(1)
+    assert not store.cleaner.recompressing
 
 
 def test_idle_segments_are_those_sealed_by_then() -> None:

@@ -1,7 +1,8 @@
 """The write budget: so many bytes a day to the tiers, for flash that wears out.
 
-Owns the arithmetic. The clock comes in as an argument. Always holds: in any window of a day no
-more than the budget is allowed. Across restarts too, because bytes are charged in advance, a chunk
+Owns the arithmetic. The clock comes in as an argument. Always holds: from the first write of a day
+on no more than the budget is allowed until 24 hours later, when the next day begins (so across the
+end of one it can be two budgets). Across restarts too, because bytes are charged in advance, a chunk
 at a time, and the charge is what gets saved (up to the milliseconds that saving takes).
 """
 

@@ -18,12 +18,14 @@ from typing import Final
 from vswapfs.core import policy
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.descriptor import place, stored
-from vswapfs.core.loghead import LogHead
+from vswapfs.core.loghead import COMPRESSED, LogHead
 from vswapfs.core.segment import SegmentTable
+from vswapfs.format.codec import recompress
 from vswapfs.format.record import CHECKSUM, RecordError, header_at, sequence_binding
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
+_RECOMPRESSION_STEPS: Final = 15  # records copied in the time that one takes to recompress
 
 
 class Cleaner:
@@ -49,6 +51,8 @@ class Cleaner:
         self.victim = -1
         self._victim_binding = 0
         self._at = 0
+        self.recompressing = False
+        """Whether the victim's records are made shorter as they are moved."""
         self._busy = busy
         self.wanted: list[int] = []
         """Segments fetched from a tier to be cleaned; they come first."""
@@ -61,6 +65,8 @@ class Cleaner:
         self.cleaned_total = 0
         self.moved_pages_total = 0
         self.moved_bytes_total = 0
+        self.recompressed_pages_total = 0
+        self.recompression_saved_bytes_total = 0
 
     def exhausted(self) -> bool:
         """True when a whole scan found nothing to clean and no record has died since."""
@@ -82,8 +88,26 @@ class Cleaner:
                 steps -= self._copy(steps)
         return True
 
+    def recompress(self, sealed_before_s: int) -> None:
+        """Begin to recompress the oldest segment of compressed records that was sealed by then, if
+        there is one and nothing is being cleaned. What has been moved once is left alone."""
+        segments = self._segments
+        if self.victim >= 0 or not segments.ram.unused_count:
+            return
+        cold = [
+            segment
+            for segment in range(segments.count)
+            if segments.is_sealed_in_ram(segment)
+            and segments.head_of(segment) == COMPRESSED
+            and segments.sealed_at_s[segment] <= sealed_before_s
+        ]
+        if cold:
+            self._take(min(cold, key=segments.sequence))
+            self.recompressing = self.victim >= 0
+
     def run_victim(self) -> bool:
         """Clean one whole segment now; False when there is nothing to clean."""
+        self.recompressing = False  # a store waits for the room
         while self.victim < 0:
             if self.exhausted():
                 return False
@@ -95,7 +119,7 @@ class Cleaner:
     def forget(self, segment: int) -> None:
         """The segment was freed because its last record died."""
         if segment == self.victim:
-            self.victim = -1
+            self._let_go()
         if segment == self._best:
             self._best, self._best_score = -1, 0.0
 
@@ -151,6 +175,8 @@ class Cleaner:
                 break
             if page < page_count and words[page] == stored(victim, at, length_bytes):
                 self._move(page, base + at, length_bytes)
+                if self.recompressing:
+                    looked += _RECOMPRESSION_STEPS
                 if self._dropped(victim, length_bytes):
                     return looked
             at += length_bytes
@@ -177,18 +203,21 @@ class Cleaner:
     def _move(self, page: int, source: int, length_bytes: int) -> None:
         """Append a copy of the record to the survivor head, then point the page to it."""
         head, pool = self._head, self._pool
+        found: memoryview | bytes = pool[source : source + length_bytes]
+        if self.recompressing:
+            found = recompress(pool[source : source + length_bytes])
+            self.recompressed_pages_total += 1
+            self.recompression_saved_bytes_total += length_bytes - len(found)
+            length_bytes = len(found)
         at = head.reserve(length_bytes)
         if at < 0:
             head.close()
             head.open(reserve=True)
             at = head.reserve(length_bytes)
         target = head.base + at
-        (bound,) = CHECKSUM.unpack_from(pool, source)
+        pool[target : target + length_bytes] = found
+        (bound,) = CHECKSUM.unpack_from(found)
         CHECKSUM.pack_into(pool, target, bound ^ self._victim_binding ^ head.binding)
-        target += CHECKSUM.size
-        pool[target : target + length_bytes - CHECKSUM.size] = pool[
-            source + CHECKSUM.size : source + length_bytes
-        ]
         self._words[page] = stored(head.segment, at, length_bytes)
         self._segments.live_bytes[head.segment] += length_bytes
         self._segments.live_pages[head.segment] += 1
@@ -201,6 +230,9 @@ class Cleaner:
             return True
         return False
 
+    def _let_go(self) -> None:
+        self.victim, self.recompressing = -1, False
+
     def _freed(self) -> None:
-        self.victim = -1
+        self._let_go()
         self.cleaned_total += 1

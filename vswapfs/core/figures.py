@@ -54,5 +54,7 @@ def figures(store: Store) -> dict[str, int]:
         "cleaner.segments_total": cleaner.cleaned_total,
         "cleaner.moved_pages_total": cleaner.moved_pages_total,
         "cleaner.moved_bytes_total": cleaner.moved_bytes_total,
+        "cleaner.recompressed_pages_total": cleaner.recompressed_pages_total,
+        "cleaner.recompression_saved_bytes_total": cleaner.recompression_saved_bytes_total,
         "cleaner.damaged_segments_total": cleaner.damaged_total,
     }

@@ -62,6 +62,9 @@ def density_low(sealed_resident_bytes: int, sealed_live_bytes: int, segment_byte
     )
 
 
+COLD_S: Final = 60
+"""Segments that are older may be recompressed in idle time."""
+
 WRITEBACK_START_SHARE: Final = 0.90
 WRITEBACK_STOP_SHARE: Final = 0.80
 """Writeback starts when this share of the pool is used, and stops below the other: hysteresis, so

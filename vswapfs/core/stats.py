@@ -62,6 +62,10 @@ FIELDS: tuple[Field, ...] = (
     Field("cleaner.segments_total", Unit.COUNT, "segments cleaned", total=True),
     Field("cleaner.moved_pages_total", Unit.PAGES, "live pages the cleaner copied", total=True),
     Field("cleaner.moved_bytes_total", Unit.BYTES, "bytes the cleaner copied", total=True),
+    Field("cleaner.recompressed_pages_total", Unit.PAGES, "of these, compressed again", total=True),
+    Field(
+        "cleaner.recompression_saved_bytes_total", Unit.BYTES, "what that made shorter", total=True
+    ),
     Field(
         "cleaner.damaged_segments_total",
         Unit.COUNT,

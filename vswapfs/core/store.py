@@ -130,6 +130,7 @@ class Store:
         self.checksum_errors = 0
         self.damaged_descriptors = 0
         self.patterns_full_total = 0
+        self._recompress_at = -1
 
     @classmethod
     def attach(
@@ -401,7 +402,7 @@ class Store:
 
     def cleaning_useful(self) -> bool:
         """True when idle time should be spent on packing the pool."""
-        return (
+        return self.cleaner.recompressing or (
             policy.density_low(
                 self.segments.sealed_resident_bytes,
                 self.segments.sealed_live_bytes,
@@ -410,9 +411,20 @@ class Store:
             and not self.cleaner.exhausted()
         )
 
-    def clean(self, steps: int) -> bool:
+    def clean(self, steps: int, *, idle: bool = False) -> bool:
         """Clean in a slice of about ``steps`` record copies; False when there is nothing to do."""
+        if not idle:
+            self.cleaner.recompressing = False
         return self.cleaner.run(steps)
+
+    def recompress_cold(self, now_s: int) -> None:
+        """Have a cold segment recompressed in idle time. To be called once a second: does nothing
+        when a page was stored or loaded since the last call."""
+        self.segments.now_s = now_s
+        requests_total = self.stored_total + self.loaded_total
+        if requests_total == self._recompress_at:
+            self.cleaner.recompress(now_s - policy.COLD_S)
+        self._recompress_at = requests_total
 
     def used_bytes(self) -> int:
         """RAM that segments take: all touched pages of them."""

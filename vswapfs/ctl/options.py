@@ -119,6 +119,12 @@ def area_options(command: _F) -> _F:
             "repeat any 8 bytes, or none.",
         ),
         click.option(
+            "--recompress",
+            is_flag=True,
+            help="When nothing else is to be done, compress pages that nobody has touched for a "
+            "minute again, with LZ4 HC: slower, but shorter.",
+        ),
+        click.option(
             "--write-budget",
             "write_budget_bytes_per_day",
             metavar="SIZE/day",

@@ -20,7 +20,6 @@ import pyfuse3
 import trio
 
 from vswapfs import __version__
-from vswapfs.core import policy
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
 from vswapfs.core.figures import derived_bytes, figures
@@ -28,7 +27,7 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, POOL_MIN_SEGMENTS, make_geometry
+from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, make_geometry
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.medium import OpenTiers, open_tiers
@@ -36,13 +35,14 @@ from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
 from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
-from vswapfs.host import hardening, loop, memory, swap
+from vswapfs.host import hardening, loop, swap
 from vswapfs.host.region import make_buffers
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT, format_size
 
@@ -90,8 +90,7 @@ def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
         _check_mountpoint(config)
         tiers = open_tiers(config, geometry.segment_bytes, reporter.step)
         buffers, regions = make_buffers(config.name, geometry)
-        # Microseconds: beyond the sequences of every earlier instance, whose segments a device may
-        # still hold. So a record of theirs never verifies as one of ours.
+        # Microseconds: beyond the sequences of every earlier instance, whose segments may be there.
         store = Store(geometry, buffers, SameFilled(config.same_filled), time.time_ns() // 1000)
         if config.pool_limit_bytes == "auto":
             store.segments.ram.limit = min(geometry.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
@@ -170,7 +169,7 @@ class _Service:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_names)
                 nursery.start_soon(self._obey_signals)
-                nursery.start_soon(self._tick)
+                nursery.start_soon(every_second, config, self._store, self._lane, self._tiering)
                 nursery.start_soon(self._scrubber.background)
                 try:
                     await nursery.start(self._control.serve)
@@ -265,27 +264,6 @@ class _Service:
                     await self._take_down(_log.info)
                 except HostError as error:
                     _log.error("not taken down, serving on: %s", error)
-
-    async def _tick(self) -> None:
-        """Once a second: the automatic limit; retries, budgets and trims of tiers."""
-        while True:
-            await trio.sleep(1)
-            if self._config.pool_limit_bytes == "auto":
-                now = functools.partial(
-                    policy.auto_limit,
-                    least=POOL_MIN_SEGMENTS,
-                    segment_bytes=self._store.geometry.segment_bytes,
-                    available_bytes=memory.available_bytes(),
-                    reserve_bytes=memory.reserve_bytes(),
-                    pressure_pct=memory.pressure_pct(),
-                )
-                await ask(self._lane, functools.partial(self._adjust_limit, now))
-            if self._tiering.tiers:
-                await ask(self._lane, self._tiering.tick)
-
-    def _adjust_limit(self, limit_now: Callable[..., int]) -> None:
-        ram = self._store.segments.ram
-        ram.limit = limit_now(limit=ram.limit, used=ram.used_count, most=ram.slot_count)
 
     async def _serve_names(self) -> None:
         """pyfuse3's main loop. If it fails, page I/O goes on without it."""

@@ -43,6 +43,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     tiers: list[TierConfig] = []
     """In order: the first is filled first."""
     write_budget_bytes_per_day: int | None = None
+    recompress: bool = False
+    """Compress cold pages again, stronger, in idle time."""
 
 
 # -- requests ---------------------------------------------------------------------------------

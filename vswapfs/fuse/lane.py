@@ -233,7 +233,7 @@ class Lane:
         """Clean in slices until nothing is worth it or something else is to be done."""
         while (
             (self.store.cleaning_urgent() or self.store.cleaning_useful())
-            and self.store.clean(SLICE_STEPS)
+            and self.store.clean(SLICE_STEPS, idle=True)
             and not self._poll.poll(0)
         ):
             pass

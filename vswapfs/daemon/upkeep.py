@@ -1,0 +1,45 @@
+"""What is looked after once a second: the automatic pool limit, cold pages, tiers.
+
+Owns the clock of these; decides nothing itself and does it all on the lane.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+import trio
+
+from vswapfs.core import policy
+from vswapfs.core.store import Store
+from vswapfs.daemon.ask import ask
+from vswapfs.daemon.config import POOL_MIN_SEGMENTS
+from vswapfs.daemon.tiering import Tiering
+from vswapfs.format.message import Config
+from vswapfs.fuse.lane import Lane
+from vswapfs.host import memory
+
+
+async def every_second(config: Config, store: Store, lane: Lane, tiering: Tiering) -> None:
+    """For ever."""
+    while True:
+        await trio.sleep(1)
+        if config.pool_limit_bytes == "auto":
+            limit_now = functools.partial(
+                policy.auto_limit,
+                least=POOL_MIN_SEGMENTS,
+                segment_bytes=store.geometry.segment_bytes,
+                available_bytes=memory.available_bytes(),
+                reserve_bytes=memory.reserve_bytes(),
+                pressure_pct=memory.pressure_pct(),
+            )
+            await ask(lane, functools.partial(_adjust_limit, store, limit_now))
+        if config.recompress:
+            now_s = int(time.monotonic())
+            await ask(lane, functools.partial(store.recompress_cold, now_s))
+        if tiering.tiers:
+            await ask(lane, tiering.tick)
+
+
+def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:
+    ram = store.segments.ram
+    ram.limit = limit_now(limit=ram.limit, used=ram.used_count, most=ram.slot_count)
