@@ -338,6 +338,10 @@ def test_incompressible_segments_go_first_then_the_oldest() -> None:
     assert sorted(order) == [n for n in range(segments.count) if segments.state(n) == SEALED]
 
 
+def is_recompressing(store: Store) -> bool:
+    return store.cleaner.recompressing
+
+
 def test_cold_pages_are_recompressed_in_idle_time_only() -> None:
     rng = random.Random(4)
     geometry = Geometry(400, 24, 1 << 14, 0)
@@ -348,12 +352,12 @@ def test_cold_pages_are_recompressed_in_idle_time_only() -> None:
         store.store(number, data)
     before_bytes = figures(store)["pool.live_bytes"]
     store.recompress_cold(100 + policy.COLD_S)
-    assert not store.cleaner.recompressing, "there were stores since the last call"
+    assert not is_recompressing(store), "there were stores since the last call"
     store.recompress_cold(99 + policy.COLD_S)
-    assert not store.cleaner.recompressing, "not cold yet"
+    assert not is_recompressing(store), "not cold yet"
     for _ in range(geometry.slot_count):
         store.recompress_cold(100 + policy.COLD_S)
-        while store.cleaner.recompressing:
+        while is_recompressing(store):
             store.clean(1, idle=True)
     after = figures(store)
     saved_bytes = after["cleaner.recompression_saved_bytes_total"]
@@ -366,9 +370,9 @@ def test_cold_pages_are_recompressed_in_idle_time_only() -> None:
 def test_a_store_does_not_wait_for_recompression() -> None:
     store = filled_store()
     store.cleaner.recompress(sealed_before_s=100)
-    assert store.cleaner.recompressing
+    assert is_recompressing(store)
     store.clean(1)
-    assert not store.cleaner.recompressing
+    assert not is_recompressing(store)
 
 
 def test_idle_segments_are_those_sealed_by_then() -> None:

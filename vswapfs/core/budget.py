@@ -2,8 +2,8 @@
 
 Owns the arithmetic. The clock comes in as an argument. Always holds: from the first write of a day
 on no more than the budget is allowed until 24 hours later, when the next day begins (so across the
-end of one it can be two budgets). Across restarts too, because bytes are charged in advance, a chunk
-at a time, and the charge is what gets saved (up to the milliseconds that saving takes).
+end of one it can be two budgets). Across restarts too, because bytes are charged in advance, a
+chunk at a time, and the charge is what gets saved (up to the milliseconds that saving takes).
 """
 
 from dataclasses import dataclass
