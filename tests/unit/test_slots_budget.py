@@ -16,6 +16,9 @@ from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import SEALED
 from vswapfs.core.slots import RamSlots, Slots, TierSlots
 from vswapfs.core.store import Store
+from vswapfs.errors import PoolFullError
+from vswapfs.format.record import RECORD_MAX_BYTES
+from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 MIB = 1 << 20
 
@@ -306,8 +309,10 @@ def test_a_small_pool_writes_back_before_stores_are_refused(slot_count: int) -> 
 def test_a_tier_is_short_below_its_share() -> None:
     assert policy.tier_short(0, 4)
     assert not policy.tier_short(1, 4)
-    assert policy.tier_short(10, 160)
-    assert not policy.tier_short(11, 160)
+    assert policy.tier_short(3, 48)
+    assert not policy.tier_short(4, 48)
+    assert policy.tier_short(4, 10_000)
+    assert not policy.tier_short(5, 10_000)
 
 
 # -- what is written first -------------------------------------------------------------------
@@ -390,13 +395,61 @@ def test_choosing_leaves_the_victim_and_what_is_on_its_way() -> None:
     store = filled_store()
     store.segments.add_tier(20)
     order = store.homes.candidates()
+    live_bytes, shift = store.segments.live_bytes, store.segments.shift
+    order.sort(key=lambda n: -policy.density_class(live_bytes[n], shift))
     assert store.homes.choose(leave=order[0]) == order[1]
-    plan = store.homes.plan_write(order[2])
+    plan = store.homes.plan_write(order[0])
     assert plan is not None
-    assert store.homes.choose(leave=-1) == order[3]
-    assert order[2] not in store.homes.candidates()
+    assert store.homes.choose(leave=order[1]) == order[2]
+    assert order[0] not in store.homes.candidates()
     assert not store.homes.end_write(plan, ok=False)
-    assert order[2] in store.homes.candidates()
+    assert order[0] in store.homes.candidates()
+
+
+def test_the_densest_segments_are_written_first() -> None:
+    store = filled_store()
+    store.segments.add_tier(20)
+    sparse = store.homes.choose(leave=-1)
+    assert sparse is not None
+    for page in list(store._pages_in(sparse))[1:]:
+        store.discard(page, 1)
+    count = len(store.homes.candidates())
+    found = []
+    while (segment := store.homes.choose(leave=-1)) is not None:
+        assert store.homes.plan_write(segment)
+        found.append(segment)
+    assert found[-1] == sparse
+    assert len(set(found)) == count
+
+
+def test_stores_leave_a_slot_to_fetch_into_where_there_are_tiers() -> None:
+    store = filled_store()
+    rng = random.Random(4)
+
+    def fill() -> None:
+        for page in range(100, 400):
+            store.store(page, make_page(rng, "random"))
+
+    assert store.segments.kept_count == RESERVE_SEGMENTS
+    tier = store.segments.add_tier(20)
+    plan = store.homes.plan_write(store.homes.candidates()[0])
+    assert plan is not None
+    assert store.homes.end_write(plan, ok=True)
+    with pytest.raises(PoolFullError):
+        fill()
+    fetch = store.homes.plan_fetch(store.homes.on_tier(tier)[0], to_clean=True)
+    assert fetch is not None
+    assert store.segments.free_count == RESERVE_SEGMENTS
+    assert store.homes.end_fetch(fetch, ok=True)
+    store.segments.remove_tier(tier)
+    assert store.segments.kept_count == RESERVE_SEGMENTS
+
+
+def test_what_the_cleaner_packed_is_not_cleaned_again() -> None:
+    for segment_bytes in (1 << 14, 1 << 20):
+        packed_bytes = segment_bytes - SEGMENT_HEADER_BYTES - RECORD_MAX_BYTES + 1
+        assert packed_bytes >= policy.tier_clean_below(segment_bytes)
+        assert policy.tier_clean_below(segment_bytes) > segment_bytes / 2
 
 
 def test_a_failed_write_tells_the_cleaner_that_it_may_have_the_segment() -> None:

@@ -4,8 +4,9 @@ Owns the choice of the victim (by policy.score) and the walk through it, which c
 record and go on later. Never computes a checksum: a record is copied as it is, and its checksum
 bound to the new segment in place of the old one, so that damage stays damage.
 
-The guarantee of the reserve: stores leave RESERVE_SEGMENTS (1) segments free; the survivors of one
-victim are at most what fits one segment, and nothing but the cleaner appends to the survivor
+The guarantee of the reserve: stores leave RESERVE_SEGMENTS (1) segments free, and where there are
+tiers one more, for a segment that is fetched to be cleaned (SegmentTable.kept_count); the survivors
+of one victim are at most what fits one segment, and nothing but the cleaner appends to the survivor
 head, so a victim needs at most one new segment until it is freed itself. A victim that was begun
 can therefore always be finished, at any fill of the pool, and after it the reserve is whole again.
 If the process dies in between, what is left of the victim still fits what is left of the survivor

@@ -10,7 +10,7 @@ Cleaning a tier, draining it and taking it away are all fetching segments into R
 cleaned or written out again like any other.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from vswapfs.core import policy
@@ -22,6 +22,7 @@ from vswapfs.core.slots import TierSlots
 from vswapfs.errors import LostPageError
 
 _CHOICES_AT_ONCE: Final = 64
+_CHOICES_SHARE: Final = 1 / 16
 
 
 class Transfer(NamedTuple):
@@ -90,6 +91,8 @@ class Homes:
         self.busy: set[int] = set()
         self.closed_tiers: set[int] = set()
         """Tiers that get no more segments: failing, or being taken away."""
+        self.unreadable: set[int] = set()
+        """Sequence numbers of segments that could not be fetched lately."""
         self.writing_back = False
         self._choices: list[int] = []
         self.written_segments_total = 0
@@ -118,16 +121,23 @@ class Homes:
         return None
 
     def choose(self, *, leave: int) -> int | None:
-        """The next segment to write out. ``leave`` is the cleaner's victim, which stays."""
-        if not self._choices:
-            # A few at once: looking at all segments for each would take longer than writing one.
-            self._choices = self.candidates()[:_CHOICES_AT_ONCE]
-            self._choices.reverse()
+        """The next segment to write out: of the densest the incompressible ones, then the oldest.
+        ``leave`` is the cleaner's victim, which stays."""
         while self._choices:
             segment = self._choices.pop()
             if self.may_leave(segment) and segment != leave:
                 return segment
-        return None
+        # A few at once: looking at all segments for each would take longer than writing one. Not
+        # many of a small pool: records die while they wait.
+        found = [n for n in self.candidates() if n != leave]
+        found.sort(key=self._density_class, reverse=True)  # stable: in a class the same order
+        few = min(_CHOICES_AT_ONCE, max(1, int(len(found) * _CHOICES_SHARE)))
+        self._choices = found[:few]
+        self._choices.reverse()
+        return self._choices.pop() if self._choices else None
+
+    def _density_class(self, segment: int) -> int:
+        return policy.density_class(self._segments.live_bytes[segment], self._segments.shift)
 
     def candidates(
         self, *, incompressible: bool = False, idle_since_s: int | None = None
@@ -189,11 +199,16 @@ class Homes:
 
     # -- fetching in -------------------------------------------------------------------------
 
-    def plan_fetch(self, segment: int) -> Transfer | None:
-        """Read a segment on a tier into RAM; None when RAM has no slot beyond the reserve."""
+    def plan_fetch(self, segment: int, *, to_clean: bool = False) -> Transfer | None:
+        """Read a segment on a tier into RAM; None when RAM has no slot beyond the reserve.
+
+        ``to_clean``: also when the limit was lowered. It is gone from RAM as soon as it is there.
+        """
         segments = self._segments
         # It may have died, or moved, since it was chosen.
-        if not self._is_at_rest_on_a_tier(segment) or segments.ram.free_count <= RESERVE_SEGMENTS:
+        if not self._is_at_rest_on_a_tier(segment):
+            return None
+        if (segments.ram.unused_count if to_clean else segments.free_count) <= RESERVE_SEGMENTS:
             return None
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
         ram_slot = segments.ram.take()
@@ -236,13 +251,17 @@ class Homes:
         slots = self._segments.tier(tier)
         return policy.tier_short(slots.free_count, slots.slot_count)
 
-    def sparsest(self, tier: int, leave: Container[int]) -> int | None:
-        """The segment of a tier that is best cleaned, if one is worth it; none of ``leave``."""
+    def sparsest(self, tier: int) -> int | None:
+        """The segment of a tier that is best cleaned, if one is worth it and can be read."""
         segments = self._segments
-        best, best_live = None, policy.TIER_CLEAN_MAX_UTILIZATION * (1 << segments.shift)
+        best, best_live = None, policy.tier_clean_below(1 << segments.shift)
         for segment in self.on_tier(tier):
             live_bytes = segments.live_bytes[segment]
-            if live_bytes < best_live and segment not in self.busy and segment not in leave:
+            if (
+                live_bytes < best_live
+                and segment not in self.busy
+                and segments.sequence(segment) not in self.unreadable
+            ):
                 best, best_live = segment, live_bytes
         return best
 

@@ -70,8 +70,15 @@ WRITEBACK_STOP_SHARE: Final = 0.80
 """Writeback starts when this share of the pool is used, and stops below the other: hysteresis, so
 that the disk is written in runs and not a segment at a time."""
 
+TIER_FREE_LOW: Final = 4
 TIER_FREE_LOW_SHARE: Final = 1 / 16
-"""Below this share of free slots a tier's sparse segments are fetched and cleaned."""
+"""With at most so many free slots, and of a small tier this share, its sparsest segments are
+fetched and cleaned: as late as possible, because a segment that waits gets sparser, and only so
+many slots are on their way at once."""
+
+WRITEBACK_CLASSES_SHIFT: Final = 5
+"""Segments are written out by 32 classes of live bytes: what is dead when it is written was written
+for nothing, and makes the tier fuller; within a class the age decides."""
 
 TIER_CLEAN_MAX_UTILIZATION: Final = 0.85
 
@@ -79,12 +86,25 @@ TIER_CLEAN_MAX_UTILIZATION: Final = 0.85
 def writeback_due(used_slots: int, slot_count: int, reserve: int, *, active: bool) -> bool:
     """Whether segments should go to a tier now; ``active``: they already do."""
     share = WRITEBACK_STOP_SHARE if active else WRITEBACK_START_SHARE
-    # A small pool needs whole segments of room, whatever the share.
+    # A small pool needs whole segments of room, whatever the share: due at the latest when stores
+    # find none (SegmentTable.kept_count).
     return used_slots > min(slot_count * share, slot_count - reserve - 2)
 
 
 def tier_short(free_count: int, slot_count: int) -> bool:
-    return free_count <= int(slot_count * TIER_FREE_LOW_SHARE)
+    return free_count <= min(TIER_FREE_LOW, int(slot_count * TIER_FREE_LOW_SHARE))
+
+
+def tier_clean_below(segment_bytes: int) -> float:
+    """A segment of a tier with fewer live bytes is worth cleaning. One that the cleaner packed is
+    not, whatever its share, as in ``score``: a full tier would be rewritten for ever."""
+    packed_bytes = segment_bytes - SEGMENT_HEADER_BYTES - RECORD_MAX_BYTES
+    return min(TIER_CLEAN_MAX_UTILIZATION * segment_bytes, packed_bytes)
+
+
+def density_class(live_bytes: int, segment_shift: int) -> int:
+    """Higher is better written out."""
+    return live_bytes >> segment_shift - WRITEBACK_CLASSES_SHIFT
 
 
 PRESSURE_HIGH_PCT: Final = 10.0

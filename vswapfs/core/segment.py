@@ -81,6 +81,7 @@ class SegmentTable:
             self.ram,
             *map(TierSlots, tier_slot_counts, used[1:]),
         ]
+        self._count_kept()
         self.sealed_resident_bytes = 0
         self.tier_live_bytes = [0] * len(self.places)
         """By tier, of sealed segments; [0] is RAM."""
@@ -125,12 +126,21 @@ class SegmentTable:
         self.places.append(TierSlots(slot_count, ()))
         self.tier_live_bytes.append(0)
         self.tier_live_pages.append(0)
+        self._count_kept()
         return len(self.places) - 1
 
     def remove_tier(self, tier: int) -> None:
         """Forget an empty tier. Its number is not used again."""
         assert isinstance(self.places[tier], TierSlots)
         self.places[tier] = None
+        self._count_kept()
+
+    def _count_kept(self) -> None:
+        has_tiers = any(isinstance(place, TierSlots) for place in self.places)
+        self.kept_count = RESERVE_SEGMENTS + has_tiers
+        """RAM slots that stores leave: the cleaner's reserve and, where there are tiers, one into
+        which a segment can be fetched to be cleaned. Else a full pool above a full tier would stay
+        full, however much on the tier is dead."""
 
     def tier(self, number: int) -> TierSlots:
         slots = self.places[number]
@@ -179,11 +189,11 @@ class SegmentTable:
     def open(self, head: int, *, reserve: bool) -> int:
         """Take a free segment and slot for a log head and return its number.
 
-        Without ``reserve`` the last RESERVE_SEGMENTS free ones are not given out.
+        Without ``reserve`` the last ``kept_count`` free ones are not given out.
         Raises PoolFullError; nothing is changed then.
         """
         # The cleaner must be able to finish, also when the limit was lowered meanwhile.
-        there_is_room = self.ram.unused_count if reserve else self.ram.free_count > RESERVE_SEGMENTS
+        there_is_room = self.ram.unused_count if reserve else self.ram.free_count > self.kept_count
         if not there_is_room:
             limit_bytes = self.ram.limit * self._geometry.segment_bytes
             raise PoolFullError(

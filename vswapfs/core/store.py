@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from vswapfs.core import policy
-from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Buffers, Geometry
+from vswapfs.core.buffers import HEAD_COUNT, Buffers, Geometry
 from vswapfs.core.cleaner import Cleaner
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
@@ -392,7 +392,7 @@ class Store:
         """True when cleaning should go on even between requests."""
         segments = self.segments
         return (
-            policy.short_of_segments(segments.free_count, segments.ram.limit, RESERVE_SEGMENTS)
+            policy.short_of_segments(segments.free_count, segments.ram.limit, segments.kept_count)
             or policy.density_poor(
                 segments.sealed_resident_bytes,
                 segments.sealed_live_bytes,

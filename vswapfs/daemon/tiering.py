@@ -48,11 +48,11 @@ class Tiering:
         self.tiers: dict[int, Tier] = {}
         self._reader = RecordReader(self.tiers, self._segment_bytes)
         self._writes_in_flight = 0
+        self._trims_in_flight = 0
         self.is_draining = False
         """No writeback by watermark: pages are on their way in."""
         self._cleaning = False
-        self._unreadable: dict[int, float] = {}
-        """Segments that could not be fetched, and until when the tier's cleaning leaves them."""
+        self._unreadable_until_s = 0.0
         self.budget = Budget(budget_bytes_per_day, 0, 0) if budget_bytes_per_day else None
         self.budget_spent = False
 
@@ -123,7 +123,9 @@ class Tiering:
 
     def room_is_coming(self) -> bool:
         self.pump()
-        return self._writes_in_flight > 0
+        # A slot of a tier is room, too: what is fetched to be cleaned leaves one, what is being
+        # trimmed is one.
+        return self._writes_in_flight > 0 or self._cleaning or self._trims_in_flight > 0
 
     def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
         job = functools.partial(self._reader.read, plans)
@@ -282,26 +284,33 @@ class Tiering:
 
     def tick(self) -> None:
         """Once a second: try failing tiers again, whose back-off is over; renew the budget."""
+        if time.monotonic() >= self._unreadable_until_s:
+            self._homes.unreadable.clear()
         for tier in self.tiers.values():
             if tier.failing and time.monotonic() >= tier.retry_at_s and not tier.is_leaving:
                 # Open to one write: it closes again if that fails.
                 tier.retry_at_s = time.monotonic() + tier.backoff_s
                 self._homes.closed_tiers.discard(tier.number)
-        now_s = time.monotonic()
-        self._unreadable = {n: until for n, until in self._unreadable.items() if until > now_s}
         if trim := self._homes.plan_trim(1):
             self._trim(trim)
         self.pump()
 
     # -- reading -----------------------------------------------------------------------------
 
-    def fetch(self, segment: int, done: Callable[[bool], None], *, salvage: bool = False) -> bool:
+    def fetch(
+        self,
+        segment: int,
+        done: Callable[[bool], None],
+        *,
+        salvage: bool = False,
+        to_clean: bool = False,
+    ) -> bool:
         """Read a segment into RAM; False if there is no room now. ``done(moved)`` follows.
 
         With ``salvage`` also one that cannot be read whole: what cannot be read is lost for good
         then, where otherwise it stays on the tier and may be readable later.
         """
-        plan = self._homes.plan_fetch(segment)
+        plan = self._homes.plan_fetch(segment, to_clean=to_clean)
         if plan is None:
             return False
         tier = self.tiers[plan.tier]
@@ -318,6 +327,8 @@ class Tiering:
             tier.read_bytes += plan.length_bytes
         else:
             tier.read_errors += 1
+            self._homes.unreadable.add(plan.sequence)
+            self._unreadable_until_s = time.monotonic() + BACKOFF_MAX_S
             _log.error("tier %s: slot %d cannot be read: %s", tier.path, plan.slot, error)
         done(self._homes.end_fetch(plan, ok=error is None))
         self._lane.serve_parked()
@@ -329,9 +340,9 @@ class Tiering:
             return
         for tier in self.tiers.values():
             if not tier.is_leaving and self._homes.tier_short(tier.number):
-                segment = self._homes.sparsest(tier.number, leave=self._unreadable)
+                segment = self._homes.sparsest(tier.number)
                 if segment is not None and self.fetch(
-                    segment, functools.partial(self._fetched_to_clean, segment)
+                    segment, functools.partial(self._fetched_to_clean, segment), to_clean=True
                 ):
                     self._cleaning = True
                     return
@@ -339,10 +350,11 @@ class Tiering:
     def _fetched_to_clean(self, segment: int, moved: bool) -> None:
         self._cleaning = False
         if moved:
-            self._store.cleaner.wanted.append(segment)
-            self._store.cleaner.run_victim()
-        else:
-            self._unreadable[segment] = time.monotonic() + BACKOFF_MAX_S
+            cleaner = self._store.cleaner
+            cleaner.wanted.append(segment)
+            # Perhaps another victim was begun; that one first.
+            while cleaner.wanted and cleaner.run_victim():
+                pass
 
     # -- trims and figures -------------------------------------------------------------------
 
@@ -358,11 +370,14 @@ class Tiering:
             return done
 
         def ended(trimmed_bytes: int | None, error: BaseException | None) -> None:
+            self._trims_in_flight -= 1
             tier.trimmed_bytes += trimmed_bytes or 0
             if error is not None:
                 _log.warning("tier %s: trim: %s", tier.path, error)
             self._homes.end_trim(plan)
+            self._lane.serve_parked()
 
+        self._trims_in_flight += 1
         self._threads.do(job, ended)
 
     def answer(self) -> Tiers:
