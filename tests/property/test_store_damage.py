@@ -201,7 +201,7 @@ def test_damaged_length_at_the_very_end_of_the_pool() -> None:
     """The walk then stands less than a header before the end of the last slot."""
     geometry = Geometry(page_count=64, slot_count=4, segment_bytes=1 << 13)
     store = Store(geometry, make_buffers(geometry))
-    store.segments.ram._free.reverse()  # the last slot comes first
+    store.segments.ram._cold.reverse()  # the last slot comes first
     lengths = [2700, 2636, 2792]  # 8128; the last one's tag is 2792 - 15 = 0b101011011001
     assert SEGMENT_HEADER_BYTES + sum(lengths) == geometry.segment_bytes
     pages = {page: page_with_record_of(length, page) for page, length in enumerate(lengths)}

@@ -287,6 +287,7 @@ def test_segment_lives_and_is_freed() -> None:
     assert table.state(segment) == FREE
     assert (table.sealed_live_bytes, table.sealed_resident_bytes) == (0, 0)
     assert table.free_count == 4
+    table.ram.cool()
     assert not any(pool.data)
     assert table.open(1, reserve=False) >= 0
 

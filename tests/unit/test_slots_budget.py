@@ -14,7 +14,7 @@ from vswapfs.core.check import check
 from vswapfs.core.figures import figures
 from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import SEALED
-from vswapfs.core.slots import RamSlots, Slots, TierSlots
+from vswapfs.core.slots import WARM_MAX, RamSlots, Slots, TierSlots
 from vswapfs.core.store import Store
 from vswapfs.errors import PoolFullError
 from vswapfs.format.record import RECORD_MAX_BYTES
@@ -66,12 +66,36 @@ def test_ram_slots_take_the_warm_one_first() -> None:
     slots.give_back(2)
     slots.pin(0)
     slots.give_back(0)
-    assert released == [2], "I/O still reads from the other"
+    assert slots.warm_count == 1, "I/O still reads from the other"
     slots.unpin(0)
-    assert released == [2, 0]
+    assert slots.warm_count == 2
     assert taken(slots, 2) == [0, 2]
+    assert released == []
     with pytest.raises(IndexError):
         slots.take()
+
+
+def test_ram_slots_keep_few_warm_and_none_when_idle() -> None:
+    released: list[int] = []
+    slots = RamSlots(WARM_MAX + 3, (), released.append)
+    order = taken(slots, slots.slot_count)
+    for slot in order:
+        slots.give_back(slot)
+    assert (released, slots.warm_count) == (order[:3], WARM_MAX)
+    assert slots.unused_count == slots.slot_count
+    slots.cool()
+    assert (released, slots.warm_count) == (order, 0)
+    assert sorted(slots.free_slots()) == sorted(order)
+
+
+def test_ram_slots_beyond_the_limit_do_not_stay_warm() -> None:
+    released: list[int] = []
+    slots = RamSlots(4, (), released.append)
+    taken(slots, 4)
+    slots.limit = 3
+    for slot in range(2):
+        slots.give_back(slot)
+    assert (released, slots.warm_count) == ([0], 1)
 
 
 def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:

@@ -49,8 +49,13 @@ class Slots:
         raise NotImplementedError
 
 
+WARM_MAX: Final = 4
+"""Free slots that keep their memory for the next segment. Giving memory back and touching it anew
+costs a segment of incompressible pages as much as storing them (tools/bench touch)."""
+
+
 class RamSlots(Slots):
-    """Slots of the pool; the last one freed is taken first (its page tables are still warm).
+    """Slots of the pool. The last few freed are warm: they keep their memory, and are taken first.
 
     ``release`` gives a slot's memory back: not before I/O that reads from it has ended.
     """
@@ -61,18 +66,23 @@ class RamSlots(Slots):
         super().__init__(slot_count)
         self._release = release
         taken = set(used)
-        self._free = [slot for slot in reversed(range(slot_count)) if slot not in taken]
+        self._cold = [slot for slot in reversed(range(slot_count)) if slot not in taken]
+        self._warm: list[int] = []
         self.limit = slot_count
         """How many may be in use; moves with ``--pool-limit auto``."""
 
     @property
+    def warm_count(self) -> int:
+        return len(self._warm)
+
+    @property
     def unused_count(self) -> int:
         """Slots not in use, whatever the limit."""
-        return len(self._free)
+        return len(self._cold) + len(self._warm)
 
     @property
     def used_count(self) -> int:
-        return self.slot_count - len(self._free)
+        return self.slot_count - self.unused_count
 
     @property
     def free_count(self) -> int:
@@ -80,15 +90,25 @@ class RamSlots(Slots):
         return max(0, self.limit - self.used_count)
 
     def free_slots(self) -> list[int]:
-        return list(self._free)
+        return self._cold + self._warm
 
     def take(self) -> int:
         """Raises IndexError when none is free."""
-        return self._free.pop()
+        return (self._warm or self._cold).pop()
 
     def _give_back(self, slot: int) -> None:
-        self._release(slot)
-        self._free.append(slot)
+        self._warm.append(slot)
+        self._cool(min(WARM_MAX, self.free_count))
+
+    def cool(self) -> None:
+        """Give the memory of all free slots back."""
+        self._cool(0)
+
+    def _cool(self, most: int) -> None:
+        while len(self._warm) > most:
+            slot = self._warm.pop(0)
+            self._release(slot)
+            self._cold.append(slot)
 
 
 class TierSlots(Slots):

@@ -427,10 +427,11 @@ class Store:
         self._recompress_at = requests_total
 
     def used_bytes(self) -> int:
-        """RAM that segments take: all touched pages of them."""
-        return self.segments.sealed_resident_bytes + sum(
-            resident_bytes(head.position) for head in self.heads if head.segment >= 0
-        )
+        """RAM that segments take, all touched pages of them; and free slots that are still warm."""
+        segments = self.segments
+        open_bytes = sum(resident_bytes(h.position) for h in self.heads if h.segment >= 0)
+        warm_bytes = segments.ram.warm_count * self.geometry.segment_bytes
+        return segments.sealed_resident_bytes + open_bytes + warm_bytes
 
 
 def _used(words: list[int]) -> int:

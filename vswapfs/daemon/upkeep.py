@@ -42,4 +42,7 @@ async def every_second(config: Config, store: Store, lane: Lane, tiering: Tierin
 
 def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:
     ram = store.segments.ram
-    ram.limit = limit_now(limit=ram.limit, used=ram.used_count, most=ram.slot_count)
+    before = ram.limit
+    ram.limit = limit_now(limit=before, used=ram.used_count, most=ram.slot_count)
+    if ram.limit < before:
+        ram.cool()

@@ -204,7 +204,11 @@ class Lane:
     def _sleep(self, idle_since_ns: int) -> None:
         """Sleep until the device, the pair or other threads have something to do."""
         self.counters["lane.sleeps_total"] += 1
-        worth_packing = self.store.cleaning_urgent() or self.store.cleaning_useful()
+        worth_packing = (
+            self.store.cleaning_urgent()
+            or self.store.cleaning_useful()
+            or self.store.segments.ram.warm_count
+        )
         events = self._poll.poll(IDLE_BEFORE_PACKING_MS if worth_packing else None)
         if not events:
             self._pack()
@@ -237,6 +241,7 @@ class Lane:
             and not self._poll.poll(0)
         ):
             pass
+        self.store.segments.ram.cool()
 
     def _do_work(self) -> None:
         while self._work:
