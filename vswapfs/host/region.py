@@ -68,7 +68,7 @@ class MemoryRegion:
 
 def make_buffers(name: str, geometry: Geometry) -> tuple[Buffers, dict[str, MemoryRegion]]:
     """The buffers of a store, and the same by name. Raises HostError."""
-    directory_fd, has_huge_pages = _make_tmpfs()
+    directory_fd, has_huge_pages = make_tmpfs()
     try:
         regions = {
             part: MemoryRegion(
@@ -84,7 +84,7 @@ def make_buffers(name: str, geometry: Geometry) -> tuple[Buffers, dict[str, Memo
     return Buffers(**regions), regions
 
 
-def _make_tmpfs() -> tuple[int, bool]:
+def make_tmpfs() -> tuple[int, bool]:
     """A tmpfs without limits; its root directory, and whether it has huge pages for who asks."""
     try:
         context = _syscall(_SYS_FSOPEN, b"tmpfs", _CLOEXEC)

@@ -1,0 +1,1 @@
+"""The benchmarks behind tools/bench: what is measured, beside whom, and how it is reported."""

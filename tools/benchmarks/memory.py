@@ -1,0 +1,104 @@
+"""In one process, without a mount: what memory for the pool costs, what compressors make of pages.
+
+Owns the measuring; the regions and the codec are the daemon's own.
+"""
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from lz4.block import compress
+from rich.table import Table
+
+from benchmarks.host import MIB, BenchError
+from benchmarks.report import console
+from vswapfs.host.region import MemoryRegion, make_tmpfs
+from vswapfs.units import PAGE_BYTES
+
+ROUNDS: Final = 5
+TOUCHED_BYTES: Final = 64 * MIB
+SAMPLE_PAGES: Final = 4000
+
+COMPRESSORS: Final = {
+    "fast (a store)": {},
+    "HC 4 (--recompress)": {"mode": "high_compression", "compression": 4},
+    "HC 9": {"mode": "high_compression", "compression": 9},
+    "HC 12": {"mode": "high_compression", "compression": 12},
+}
+
+
+def touch() -> None:
+    """First and second touch of every page, in each kind of memory; and giving it back."""
+    table = Table("", title=f"one byte of each page of {TOUCHED_BYTES // MIB} MiB, median, us/page")
+    for heading in ("first touch", "again", "give back"):
+        table.add_column(heading, justify="right")
+    for name, huge in (("small pages", False), ("huge pages", True)):
+        rows = [_touch_once(huge) for _ in range(ROUNDS)]
+        table.add_row(name, *(f"{statistics.median(each):.2f}" for each in zip(*rows, strict=True)))
+    console.print(table)
+
+
+def _touch_once(huge: bool) -> tuple[float, float, float]:
+    directory_fd, has_huge_pages = make_tmpfs()
+    if huge and not has_huge_pages:
+        raise BenchError("this kernel has no huge pages in a tmpfs")
+    region = MemoryRegion("bench", TOUCHED_BYTES, directory_fd, huge=huge)
+    os.close(directory_fd)
+    view = region.view
+
+    def write() -> None:
+        for at in range(0, TOUCHED_BYTES, PAGE_BYTES):
+            view[at] = 1
+
+    def give_back() -> None:
+        for at in range(0, TOUCHED_BYTES, MIB):
+            region.release(at, at + MIB)
+
+    return _us_per_page(write), _us_per_page(write), _us_per_page(give_back)
+
+
+def _us_per_page(step: Callable[[], None]) -> float:
+    began_s = time.perf_counter()
+    step()
+    return (time.perf_counter() - began_s) / (TOUCHED_BYTES // PAGE_BYTES) * 1e6
+
+
+def recompress(directory: str) -> None:
+    """Of pages of the files there, those that LZ4 makes shorter."""
+    pages = [
+        page for page in _sample(directory) if len(compress(page, store_size=False)) < PAGE_BYTES
+    ]
+    if not pages:
+        raise BenchError(f"{directory}: no pages there that can be compressed")
+    table = Table("compressor", title=f"{len(pages)} pages of {directory}")
+    for heading in ("bytes/page", "of the fast one", "us/page"):
+        table.add_column(heading, justify="right")
+    reference_bytes = 0.0
+    for name, options in COMPRESSORS.items():
+        began_s = time.perf_counter()
+        total = sum(len(compress(page, store_size=False, **options)) for page in pages)
+        took_us = (time.perf_counter() - began_s) / len(pages) * 1e6
+        mean_bytes = total / len(pages)
+        reference_bytes = reference_bytes or mean_bytes
+        share = mean_bytes / reference_bytes
+        table.add_row(name, f"{mean_bytes:.0f}", f"{share:.1%}", f"{took_us:.1f}")
+    console.print(table)
+
+
+def _sample(directory: str) -> list[bytes]:
+    """Pages of files all over the directory, the same each time."""
+    paths = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    rng = random.Random(1)
+    rng.shuffle(paths)
+    pages: list[bytes] = []
+    for path in paths:
+        data = path.read_bytes()
+        whole = [data[at : at + PAGE_BYTES] for at in range(0, len(data) - PAGE_BYTES, PAGE_BYTES)]
+        pages += rng.sample(whole, min(len(whole), 50))
+        if len(pages) >= SAMPLE_PAGES:
+            break
+    return pages[:SAMPLE_PAGES]
