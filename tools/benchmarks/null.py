@@ -17,7 +17,9 @@ from time import perf_counter_ns
 from typing import Final
 
 from vswapfs.fuse import mount, wire
-from vswapfs.fuse.lane import WINDOW_NS
+from vswapfs.fuse.lane import IDLE_MS
+from vswapfs.fuse.window import PollWindow
+from vswapfs.host.idling import IdleProcessors
 from vswapfs.units import PAGE_BYTES
 
 FILE_INODE: Final = 2
@@ -79,18 +81,18 @@ def serve(device_fd: int, size_bytes: int) -> None:
     page_data = memoryview(bytes(wire.MAX_REQUEST_BYTES))
     poll = select.poll()
     poll.register(device_fd, select.POLLIN)
-    idle_since_ns = window_ns = 0
-    average_wait_ns = 2 * WINDOW_NS
+    window = PollWindow(IdleProcessors().keep_awake)
     while True:
         try:
             length_bytes = os.readv(device_fd, [buffer])
         except BlockingIOError:
-            idle_since_ns = idle_since_ns or perf_counter_ns()
-            if perf_counter_ns() - idle_since_ns >= window_ns:
-                poll.poll()
-                average_wait_ns = learned(average_wait_ns, idle_since_ns)
-                window_ns = WINDOW_NS if average_wait_ns < WINDOW_NS else 0
-                idle_since_ns = 0
+            began_ns = perf_counter_ns()
+            while not poll.poll(0):
+                if perf_counter_ns() - began_ns >= window.ns:
+                    if not poll.poll(IDLE_MS if window.keeps_awake else None):
+                        window.rest()
+                    break
+            window.learn(perf_counter_ns() - began_ns)
             continue
         except OSError as error:
             if error.errno == errno.ENODEV:
@@ -98,10 +100,6 @@ def serve(device_fd: int, size_bytes: int) -> None:
             if error.errno not in (errno.ENOENT, errno.EINTR):
                 raise
             continue
-        if idle_since_ns:
-            average_wait_ns = learned(average_wait_ns, idle_since_ns)
-            window_ns = WINDOW_NS if average_wait_ns < WINDOW_NS else 0
-            idle_since_ns = 0
         _, opcode, unique, inode, _, _, _, _, _, _, size = wire.REQUEST.unpack_from(request)
         if opcode == wire.OP_READ:
             head = wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES + size, 0, unique)
@@ -116,12 +114,6 @@ def serve(device_fd: int, size_bytes: int) -> None:
             number, body = (body, b"") if isinstance(body, int) else (0, body)
             head = wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES + len(body), -number, unique)
             os.writev(device_fd, [head + body])
-
-
-def learned(average_wait_ns: int, idle_since_ns: int) -> int:
-    """As the lane does: the average over about 8 requests, none counted above two windows."""
-    waited_ns = min(perf_counter_ns() - idle_since_ns, 2 * WINDOW_NS)
-    return average_wait_ns + (waited_ns - average_wait_ns >> 3)
 
 
 def main() -> None:

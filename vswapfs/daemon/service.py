@@ -43,6 +43,7 @@ from vswapfs.fuse import mount
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.host import hardening, loop, swap
+from vswapfs.host.idling import IdleProcessors
 from vswapfs.host.region import make_buffers
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT, format_size
 
@@ -144,12 +145,15 @@ class _Service:
         self._reporter.step(f"mount on {config.mountpoint}")
         channel = mount.mount(config.mountpoint, config.name)
         token = trio.lowlevel.current_trio_token()
+        idle_processors = IdleProcessors()
+        self._outcomes.append(idle_processors.outcome)
         self._lane = Lane(
             self._store,
             channel.device_fd,
             channel.lane_end_fd,
             SWAP_INODE,
             ended=lambda: token.run_sync_soon(self._lane_ended.set),
+            keep_awake=idle_processors.keep_awake,
         )
         self._tiering = Tiering(self._store, self._lane, config.write_budget_bytes_per_day)
         self._tier_commands = TierCommands(self._store, self._lane, self._tiering, config.name)

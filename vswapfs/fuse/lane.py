@@ -7,9 +7,8 @@ SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything b
 pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
 request, never the loop.
 
-After an answer the lane polls the device for a while before it sleeps, if that has paid off of
-late (as KVM's halt polling does): a wake-up costs more than the answer (45 us against 25 us for a
-page, measured). Polling time is cleaning time.
+After an answer the lane polls the device for a while before it sleeps (fuse/window.py). Polling
+time is cleaning time.
 """
 
 import errno
@@ -28,19 +27,15 @@ from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
 from vswapfs.fuse import wire
 from vswapfs.fuse.behind import Behind
+from vswapfs.fuse.window import PollWindow
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
-
-WINDOW_NS: Final = 200_000
-"""How long to poll at most before going to sleep (KVM's default for halt_poll_ns); a task that
-swaps at random comes back within 10 to 60 us."""
-
-_AVERAGE_SHIFT: Final = 3  # the average wait is over about 8 requests
 
 SLICE_STEPS: Final = 60
 """Records cleaned in a slice between two looks at the device: about 100 us."""
 
-IDLE_BEFORE_PACKING_MS: Final = 100
-"""The pool is packed when no request came for so long: pages about to die are not copied."""
+IDLE_MS: Final = 100
+"""When no request came for so long, the pool is packed (pages about to die are not copied), and
+processors may halt again."""
 
 LOST_PAGES_MAX: Final = 10_000
 
@@ -63,7 +58,9 @@ class Lane:
         pair_fd: int,
         swap_inode: int,
         ended: Callable[[], None],
+        keep_awake: Callable[[bool], None],
     ) -> None:
+        """``keep_awake``: see PollWindow."""
         self.store = store
         self.tiers: TierIo | None = None
         self.lost_pages: dict[int, tuple[int, str]] = {}
@@ -85,9 +82,7 @@ class Lane:
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self._event_fd):
             self._poll.register(fd, select.POLLIN)
-        self._spin = (os.cpu_count() or 1) > 1
-        self._window_ns = 0
-        self._average_wait_ns = 2 * WINDOW_NS
+        self._window = PollWindow(keep_awake)
         self.counters = dict.fromkeys(
             (
                 "requests.read",
@@ -129,7 +124,7 @@ class Lane:
 
     def stats(self) -> dict[str, int]:
         """The lane's share of the field table."""
-        return {**self.counters, "lane.window_us": self._window_ns // 1000}
+        return {**self.counters, "lane.window_us": self._window.ns // 1000}
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -157,19 +152,12 @@ class Lane:
     def _loop(self) -> None:
         buffers = [self._buffer]
         readv, device_fd = os.readv, self._device_fd
-        idle_since_ns = 0
         since_pair_check = 0
         while True:
             try:
                 readv(device_fd, buffers)
             except BlockingIOError:
-                now_ns = perf_counter_ns()
-                if not idle_since_ns:
-                    idle_since_ns = now_ns
-                self._between_requests()
-                if now_ns - idle_since_ns >= self._window_ns:
-                    self._sleep(idle_since_ns)
-                    idle_since_ns = 0
+                self._wait()
                 continue
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ECONNABORTED):
@@ -179,10 +167,6 @@ class Lane:
                     self._defect(f"reading the FUSE device: {error}")
                     sleep(0.01)  # it may last; do not use up a processor
                 continue
-            if idle_since_ns:
-                self._learn(perf_counter_ns() - idle_since_ns)
-                idle_since_ns = 0
-                self.counters["lane.polls_hit_total"] += 1
             self._serve()
             since_pair_check += 1
             if self._work or since_pair_check >= _PAIR_CHECK_INTERVAL:
@@ -190,28 +174,52 @@ class Lane:
                 since_pair_check = 0
                 self._between_requests()
 
-    def _between_requests(self) -> None:
+    def _wait(self) -> None:
+        """Until there may be a request: see to the rest, poll for a while, then sleep."""
+        began_ns = perf_counter_ns()
+        poll = self._poll.poll
+        unfinished = self._between_requests()
+        # Not by reading the device: the exception for each look takes five times as long.
+        while not (events := poll(0)):
+            if unfinished:
+                unfinished = self._between_requests()
+            elif perf_counter_ns() - began_ns >= self._window.ns:
+                self._sleep()
+                break
+        else:
+            self.counters["lane.polls_hit_total"] += 1
+            self._see_to(events)
+        self._window.learn(perf_counter_ns() - began_ns)
+
+    def _between_requests(self) -> bool:
+        """See to all but the device; True if there is more cleaning to do."""
         if self._work:
             self._do_work()
         if self._behind.awaiting_replies:
             self._behind.return_replies()
-        if self.store.cleaning_urgent():
-            self.store.clean(SLICE_STEPS)
+        unfinished = self.store.cleaning_urgent() and self.store.clean(SLICE_STEPS)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
             self._pumped_at = self.store.segments.change_count
             self.tiers.pump()
+        return unfinished
 
-    def _sleep(self, idle_since_ns: int) -> None:
+    def _sleep(self) -> None:
         """Sleep until the device, the pair or other threads have something to do."""
         self.counters["lane.sleeps_total"] += 1
-        worth_packing = (
-            self.store.cleaning_urgent()
+        idle_matters = (
+            self._window.keeps_awake
+            or self.store.cleaning_urgent()
             or self.store.cleaning_useful()
             or self.store.segments.ram.warm_count
         )
-        events = self._poll.poll(IDLE_BEFORE_PACKING_MS if worth_packing else None)
+        events = self._poll.poll(IDLE_MS if idle_matters else None)
         if not events:
+            self._window.rest()
             self._pack()
+        self._see_to(events)
+
+    def _see_to(self, events: list[tuple[int, int]]) -> None:
+        """What others than the device have for the lane."""
         for fd, _ in events:
             if fd == self._event_fd:
                 os.eventfd_read(self._event_fd)
@@ -220,18 +228,6 @@ class Lane:
                 self._behind.return_replies()
                 if self._behind.has_ended:
                     self._poll.unregister(fd)
-        self._learn(perf_counter_ns() - idle_since_ns)
-
-    def _learn(self, waited_ns: int) -> None:
-        """Poll as long as requests come, on average, before polling would have been given up.
-
-        A long wait counts as two windows at most: one pause does not end polling, and an idle
-        instance stops after a few requests that came late.
-        """
-        self._average_wait_ns += (
-            min(waited_ns, 2 * WINDOW_NS) - self._average_wait_ns >> _AVERAGE_SHIFT
-        )
-        self._window_ns = WINDOW_NS if self._spin and self._average_wait_ns < WINDOW_NS else 0
 
     def _pack(self) -> None:
         """Clean in slices until nothing is worth it or something else is to be done."""
