@@ -1,0 +1,50 @@
+"""The daemon's own memory is never swapped, to itself at that."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from cgroup import MemoryCgroup
+from machine import swap_instance
+
+MIB = 1 << 20
+
+# A pool of which parts were given back, in a process that locks its memory. Giving back a part of a
+# huge page splits it, and the rest is neither mapped nor locked until it is touched again.
+HOLDER = """
+import sys
+from pathlib import Path
+from vswapfs.host.hardening import lock_memory
+from vswapfs.host.region import MemoryRegion, make_tmpfs
+Path(sys.argv[1]).write_text("0")
+assert lock_memory().ok
+directory_fd, huge = make_tmpfs()
+region = MemoryRegion("test-pool", 64 << 20, directory_fd, huge=huge)
+for at in range(0, 64 << 20, 4096):
+    region.view[at] = 1
+for at in range(0, 64 << 20, 2 << 20):
+    region.release(at, at + (1 << 20))
+print("touched", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_no_page_of_a_region_is_swapped_out_under_pressure() -> None:
+    with swap_instance("tregion", "--size", "256M"), MemoryCgroup(256 * MIB) as group:
+        command = [sys.executable, "-c", HOLDER, str(group.procs_path)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            try:
+                assert holder.stdout
+                assert holder.stdout.readline() == "touched\n"
+                with contextlib.suppress(OSError):  # what cannot be swapped out cannot be limited
+                    group.set_limit(24 * MIB)
+                smaps = Path(f"/proc/{holder.pid}/smaps").read_text()
+                found = re.search(r"(?ms)/test-pool$.*?^Rss: +(\d+) kB.*?^Swap: +(\d+) kB", smaps)
+                assert found
+                assert int(found[2]) == 0
+            finally:
+                holder.kill()
