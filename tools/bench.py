@@ -117,7 +117,7 @@ def writeamp(tier_mib: int, pool_mib: int, fill: float, rounds: float, skew: flo
 
 @main.command()
 def touch() -> None:
-    """First touch of memory for the pool: small pages, huge pages, and memory that is kept."""
+    """What memory for the pool costs: the first touch, another one, and giving it back."""
     memory.touch()
 
 

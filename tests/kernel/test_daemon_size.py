@@ -2,10 +2,12 @@
 
 import os
 import re
+import struct
 import time
 from pathlib import Path
 
-from machine import swap_instance
+import pytest
+from machine import mounted_instance, swap_instance
 
 from vswapfs.core.stats import FIELDS
 
@@ -31,7 +33,13 @@ def test_empty_daemon_is_small_locked_and_idle() -> None:
 
         outcomes = {outcome["name"]: outcome for outcome in up.status()["hardening"]}
         assert outcomes["mlockall"]["ok"]
-        assert set(outcomes) == {"mlockall", "io_flusher", "oom_score_adj", "gc_freeze"}
+        assert set(outcomes) == {
+            "mlockall",
+            "io_flusher",
+            "oom_score_adj",
+            "gc_freeze",
+            "idle_processors",
+        }
         for task in (process / "task").iterdir():
             flags = int((task / "stat").read_text().rpartition(")")[2].split()[6])
             assert bool(flags & PF_MEMALLOC_NOIO) == outcomes["io_flusher"]["ok"]
@@ -47,3 +55,31 @@ def test_empty_daemon_is_small_locked_and_idle() -> None:
         time.sleep(5)
         # Not a benchmark: a lane that went on polling would use all of it.
         assert processor_ticks() - before <= 0.05 * 5 * CLOCK_TICKS_PER_S
+
+
+def latency_limit_us() -> int:
+    """What processes ask of the machine's idle processors now."""
+    with Path("/dev/cpu_dma_latency").open("rb") as device:
+        (found,) = struct.unpack("<i", device.read(4))
+    assert isinstance(found, int)
+    return found
+
+
+def test_processors_are_kept_awake_only_while_requests_come(tmp_path: Path) -> None:
+    driver = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+    if not driver.exists() or driver.read_text().strip() != "haltpoll":
+        pytest.skip(f"no haltpoll driver: {driver}")
+    assert latency_limit_us() > 0, "somebody else keeps processors awake"
+    with mounted_instance("tawake", tmp_path, "--size", "64M") as up:
+        outcomes = {outcome["name"]: outcome for outcome in up.status()["hardening"]}
+        assert "requests" in outcomes["idle_processors"]["detail"]
+        assert latency_limit_us() > 0
+        fd = os.open(up.file, os.O_RDONLY)
+        try:
+            for _ in range(1000):
+                os.pread(fd, 4096, 0)
+            assert latency_limit_us() == 0
+        finally:
+            os.close(fd)
+        time.sleep(1)
+        assert latency_limit_us() > 0

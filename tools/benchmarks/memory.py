@@ -3,7 +3,6 @@
 Owns the measuring; the regions and the codec are the daemon's own.
 """
 
-import os
 import random
 import statistics
 import time
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.host import MIB, BenchError
 from benchmarks.report import console
-from vswapfs.host.region import MemoryRegion, make_tmpfs
+from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES
 
 ROUNDS: Final = 5
@@ -32,22 +31,16 @@ COMPRESSORS: Final = {
 
 
 def touch() -> None:
-    """First and second touch of every page, in each kind of memory; and giving it back."""
-    table = Table("", title=f"one byte of each page of {TOUCHED_BYTES // MIB} MiB, median, us/page")
-    for heading in ("first touch", "again", "give back"):
-        table.add_column(heading, justify="right")
-    for name, huge in (("small pages", False), ("huge pages", True)):
-        rows = [_touch_once(huge) for _ in range(ROUNDS)]
-        table.add_row(name, *(f"{statistics.median(each):.2f}" for each in zip(*rows, strict=True)))
+    """First and second touch of every page of a region, and giving it back."""
+    rows = [_touch_once() for _ in range(ROUNDS)]
+    title = f"one byte of each page of {TOUCHED_BYTES // MIB} MiB, median, us/page"
+    table = Table("first touch", "again", "give back", title=title)
+    table.add_row(*(f"{statistics.median(each):.2f}" for each in zip(*rows, strict=True)))
     console.print(table)
 
 
-def _touch_once(huge: bool) -> tuple[float, float, float]:
-    directory_fd, has_huge_pages = make_tmpfs()
-    if huge and not has_huge_pages:
-        raise BenchError("this kernel has no huge pages in a tmpfs")
-    region = MemoryRegion("bench", TOUCHED_BYTES, directory_fd, huge=huge)
-    os.close(directory_fd)
+def _touch_once() -> tuple[float, float, float]:
+    region = MemoryRegion("bench", TOUCHED_BYTES)
     view = region.view
 
     def write() -> None:

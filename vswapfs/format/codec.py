@@ -22,7 +22,7 @@ decompression on each load (python-lz4, 2 cores, kernel 6.18)."""
 
 _HC_LEVEL: Final = 4
 """Payloads are 7 to 17 % shorter than those of the fast compressor, at 20 to 40 us a page; level 9
-wins another 0 to 3 % for twice the time (tools/bench recompress)."""
+wins another 0 to 3 % for half as much time again (tools/bench recompress)."""
 
 
 class DecodeError(Exception):

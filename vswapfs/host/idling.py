@@ -2,7 +2,7 @@
 
 Owns the latency request (/dev/cpu_dma_latency, the kernel's PM QoS). A page fault waits through
 three or four wake-ups. In a virtual machine each one of a halted processor is a trap to the host:
-a page of 4 KiB took 55 us to read, and 29 us with this (tools/bench device). Only where the kernel
+a page of 4 KiB took 55 us to read, and 25 us with this (tools/bench device). Only where the kernel
 idles through the haltpoll driver, as it does in such a machine; what it would win elsewhere has not
 been measured. Never kept longer than requests come, as it costs the host processor time.
 """
