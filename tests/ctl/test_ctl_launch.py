@@ -150,18 +150,26 @@ except BrokenPipeError:
     assert said[-1] == "interrupted: waiting until all is undone"
 
 
-def test_interrupted_start_that_does_not_end(
-    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("ends_when_told", [True, False])
+def test_interrupted_start_of_one_that_does_not_see_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends_when_told: bool
 ) -> None:
     pid_file = tmp_path / "pid"
     told = f"pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))"
-    play(then=f"{told}\nos.write(1, {encode(UP[0])!r})\ntime.sleep(60)")
-    monkeypatch.setattr(launch, "_END_TIMEOUT_S", 0.05)
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script = f"{told}\nos.write(1, {encode(UP[0])!r})\ntime.sleep(60)"
+    play(then=script if ends_when_told else deaf + script)
+    monkeypatch.setattr(launch, "_UNDO_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(launch, "_END_TIMEOUT_S", 5 if ends_when_told else 0.05)
 
     def interrupt(text: str) -> None:
         if text == UP[0].text:
             raise KeyboardInterrupt
 
+    if ends_when_told:
+        with pytest.raises(KeyboardInterrupt):
+            launch.start(CONFIG, interrupt)
+        return
     with pytest.raises(InstanceError, match="has not ended"):
         launch.start(CONFIG, interrupt)
     pid = int(pid_file.read_text())

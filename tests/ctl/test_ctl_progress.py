@@ -6,6 +6,7 @@ The latter is how they tell silence, a failure, another version, no instance, an
 import io
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,9 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, last: Done | Failure
     assert "off [bold]/t" in shown
     assert "2.0M of 4.0M, " in shown
     assert "50%" in shown
+    deadline_s = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline_s:
+        time.sleep(0.01)  # the daemon's side may still be closing
     assert threading.active_count() == before
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def tiers(instance: Instance) -> list[dict[str, Any]]:
     listed = ctl_json("tier", "list", instance.name)["tiers"]
     assert isinstance(listed, list)
     return listed
+
+
+def wait_until_used(instance: Instance, path: Path) -> None:
+    deadline_s = time.monotonic() + 60
+    while not any(t["used_bytes"] for t in tiers(instance) if t["path"] == str(path)):
+        assert time.monotonic() < deadline_s, "nothing is written there"
+        time.sleep(0.05)
 
 
 def test_workload_mostly_on_a_file_tier(tmp_path: Path) -> None:

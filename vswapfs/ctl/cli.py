@@ -97,7 +97,13 @@ def on(name: str, **area: Any) -> None:
       vswapctl on --size 64G --tier /dev/sdb1:48G --write-budget 20G/day
     """
     config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
-    ready = launch.start(config, _tell if sys.stderr.isatty() else _keep_quiet)
+    try:
+        ready = launch.start(config, _tell if sys.stderr.isatty() else _keep_quiet)
+    except KeyboardInterrupt:
+        # It may have come between the daemon's last word and our reading it.
+        if instances.find(name) is instances.State.RUNNING:
+            shutdown.off(name, _tell, force=False)
+        raise
     if ready.loop_device is not None:
         click.echo(ready.loop_device)
 

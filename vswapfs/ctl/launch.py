@@ -5,6 +5,7 @@ report. Never touches the host itself: mounting, swapon and clearing up are the 
 When a function here returns or raises, the pipe is closed; only after Ready is the process left.
 """
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ Show = Callable[[str], None]
 
 _DAEMON: Final = (sys.executable, "-P", "-m", "vswapfs.daemon")
 _END_TIMEOUT_S: Final = 60.0
+_UNDO_TIMEOUT_S: Final = 5.0
 
 
 def command_line(mode: str, config: Config) -> list[str]:
@@ -65,8 +67,11 @@ def _follow(command: list[str], name: str, show: Show) -> Answer:
         _wait(process)
         raise
     except KeyboardInterrupt:
-        # The pipe is closed by now. A daemon that was ready before it could see that stays up.
+        # The pipe is closed by now. One that was ready before it could see that is told.
         show("interrupted: waiting until all is undone")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_UNDO_TIMEOUT_S)
+        process.terminate()
         if _wait(process) is None:
             raise InstanceError(
                 f"interrupted, but process {process.pid} has not ended",

@@ -26,12 +26,15 @@ from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
 from vswapfs.fuse import wire
+from vswapfs.fuse.ahead import DecodedAhead
 from vswapfs.fuse.behind import Behind
 from vswapfs.fuse.window import PollWindow
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
 SLICE_STEPS: Final = 60
-"""Records cleaned in a slice between two looks at the device: about 100 us."""
+SMALL_SLICE_STEPS: Final = 10
+"""Records cleaned between two looks at the device, 3 to 4 us each: while it is busy, while it is
+not. A task that swaps comes back within 10 to 60 us, and should not find us cleaning."""
 
 IDLE_MS: Final = 100
 """When no request came for so long, the pool is packed (pages about to die are not copied), and
@@ -65,6 +68,7 @@ class Lane:
         self.tiers: TierIo | None = None
         self.lost_pages: dict[int, tuple[int, str]] = {}
         """Page: its descriptor when it could not be verified, and why."""
+        self._ahead = DecodedAhead(store)
         self._parked: list[bytes] = []
         self._pumped_at = 0
         self._device_fd = device_fd
@@ -172,17 +176,19 @@ class Lane:
             if self._work or since_pair_check >= _PAIR_CHECK_INTERVAL:
                 # Not only when idle: a busy device must not keep the rest waiting.
                 since_pair_check = 0
-                self._between_requests()
+                self._between_requests(SLICE_STEPS)
 
     def _wait(self) -> None:
         """Until there may be a request: see to the rest, poll for a while, then sleep."""
         began_ns = perf_counter_ns()
         poll = self._poll.poll
-        unfinished = self._between_requests()
+        unfinished = self._between_requests(SMALL_SLICE_STEPS)
         # Not by reading the device: the exception for each look takes five times as long.
         while not (events := poll(0)):
             if unfinished:
-                unfinished = self._between_requests()
+                unfinished = self._between_requests(SMALL_SLICE_STEPS)
+            elif self._ahead.step():
+                pass
             elif perf_counter_ns() - began_ns >= self._window.ns:
                 self._sleep()
                 break
@@ -191,13 +197,13 @@ class Lane:
             self._see_to(events)
         self._window.learn(perf_counter_ns() - began_ns)
 
-    def _between_requests(self) -> bool:
+    def _between_requests(self, clean_steps: int) -> bool:
         """See to all but the device; True if there is more cleaning to do."""
         if self._work:
             self._do_work()
         if self._behind.awaiting_replies:
             self._behind.return_replies()
-        unfinished = self.store.cleaning_urgent() and self.store.clean(SLICE_STEPS)
+        unfinished = self.store.cleaning_urgent() and self.store.clean(clean_steps)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
             self._pumped_at = self.store.segments.change_count
             self.tiers.pump()
@@ -330,10 +336,8 @@ class Lane:
     def _reply(self, parts: list[bytes]) -> None:
         try:
             os.writev(self._device_fd, parts)
-        except OSError as error:
-            # ENOENT: whoever asked was killed meanwhile; nobody waits for the reply.
-            if error.errno != errno.ENOENT:
-                raise
+        except FileNotFoundError:
+            return  # whoever asked was killed meanwhile; nobody waits for the reply
 
     def _reply_error(self, unique: int, number: int) -> None:
         try:
@@ -344,28 +348,30 @@ class Lane:
 
     def _read(self, unique: int, offset: int, size: int) -> None:
         end = min(offset + size, self._size_bytes)
-        missing = self.store.missing(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
+        first, stop = offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT
+        missing = self.store.missing(first, stop)
         if missing and any(plan.version not in self.store.fetched for plan in missing):
             self._serve_later(missing)
             return
         for plan in missing:
             self.store.homes.end_read(plan)
         self.counters["requests.read"] += 1
-        pages = self._load_pages(offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT)
+        pages = self._load_pages(first, stop)
         if (offset | end) & _PAGE_MASK:
             found = b"".join(pages)[offset & _PAGE_MASK :]
             pages = [found[: max(0, end - offset)]]
         length = wire.OUT_HEADER_BYTES + sum(map(len, pages))
         self._reply([wire.OUT_HEADER.pack(length, 0, unique), *pages])
+        self._ahead.was_read(first, stop)
 
     def _load_pages(self, first: int, stop: int) -> list[bytes]:
         """The pages, or those before the first that is lost: a short reply makes the kernel ask
         for the rest by itself, so that readahead does not lose the good ones."""
-        load = self.store.load
+        load, take = self.store.load, self._ahead.take
         pages: list[bytes] = []
         try:
             for page in range(first, stop):
-                pages.append(load(page))  # noqa: PERF401 - what came before an error is used
+                pages.append(take(page) or load(page))  # noqa: PERF401 - kept if an error follows
         except LostPageError as error:
             if not pages:
                 raise

@@ -1,0 +1,102 @@
+"""What is decoded ahead is given out only as long as it is what a load would return."""
+
+import random
+
+import pytest
+from regions import make_buffers, make_page
+
+from vswapfs.core.buffers import Geometry
+from vswapfs.core.store import Store
+from vswapfs.fuse.ahead import PAGES_MAX, DecodedAhead
+
+GEOMETRY = Geometry(400, 24, 1 << 14, 0)
+
+
+@pytest.fixture
+def pages() -> list[bytes]:
+    rng = random.Random(5)
+    return [make_page(rng, "text") for _ in range(100)]
+
+
+@pytest.fixture
+def store(pages: list[bytes]) -> Store:
+    store = Store(GEOMETRY, make_buffers(GEOMETRY))
+    for number, data in enumerate(pages):
+        store.store(number, data)
+    return store
+
+
+@pytest.fixture
+def ahead(store: Store) -> DecodedAhead:
+    """After two neighbouring reads of 8 pages."""
+    ahead = DecodedAhead(store)
+    ahead.was_read(0, 8)
+    assert not ahead.step(), "one read is no sequence"
+    ahead.was_read(8, 16)
+    return ahead
+
+
+def decode_all(ahead: DecodedAhead) -> int:
+    count = 0
+    while ahead.step():
+        count += 1
+    return count
+
+
+def test_as_many_pages_more_are_ready(
+    ahead: DecodedAhead, store: Store, pages: list[bytes]
+) -> None:
+    assert decode_all(ahead) == 8
+    assert store.loaded_total == 0, "nobody has asked for them yet"
+    assert [ahead.take(page) for page in range(16, 24)] == pages[16:24]
+    assert store.loaded_total == 8
+    assert ahead.take(24) is None
+
+
+def test_no_more_than_a_few(ahead: DecodedAhead) -> None:
+    ahead.was_read(16, 60)
+    assert decode_all(ahead) == PAGES_MAX
+
+
+def test_single_pages_and_random_reads_are_not_followed(ahead: DecodedAhead) -> None:
+    for first, stop in ((16, 17), (17, 18), (50, 58), (20, 28)):
+        ahead.was_read(first, stop)
+        assert decode_all(ahead) == 0
+
+
+def test_a_page_that_was_stored_or_discarded_meanwhile_is_not_given_out(
+    ahead: DecodedAhead, store: Store, pages: list[bytes]
+) -> None:
+    decode_all(ahead)
+    store.store(16, pages[0])
+    store.discard(17, 1)
+    assert ahead.take(16) is None
+    assert ahead.take(17) is None
+    assert ahead.take(18) == pages[18]
+
+
+def test_a_page_whose_segment_is_another_one_now_is_not_given_out(
+    ahead: DecodedAhead, store: Store, pages: list[bytes]
+) -> None:
+    decode_all(ahead)
+    # The same number, place and length: only the sequence tells that the segment is a new one.
+    for segment in range(store.segments.count):
+        store.segments._sequences[segment] += 1 << 8
+    assert ahead.take(16) is None
+
+
+def test_a_damaged_page_is_left_to_the_load(ahead: DecodedAhead, store: Store) -> None:
+    word = store.words[18]
+    store.words[18] = word ^ 1 << 20
+    decode_all(ahead)
+    assert ahead.take(17) is not None
+    assert ahead.take(18) is None
+    assert ahead.take(19) is None
+    assert store.checksum_errors == 0
+
+
+def test_the_end_of_the_area_is_the_end(store: Store) -> None:
+    ahead = DecodedAhead(store)
+    ahead.was_read(GEOMETRY.page_count - 16, GEOMETRY.page_count - 4)
+    ahead.was_read(GEOMETRY.page_count - 4, GEOMETRY.page_count)
+    assert decode_all(ahead) == 0
