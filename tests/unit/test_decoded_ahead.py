@@ -7,7 +7,7 @@ from regions import make_buffers, make_page
 
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.store import Store
-from vswapfs.fuse.ahead import PAGES_MAX, DecodedAhead
+from vswapfs.fuse.ahead import GAP_PAGES_MAX, PAGES_AHEAD, DecodedAhead
 
 GEOMETRY = Geometry(400, 24, 1 << 14, 0)
 
@@ -43,23 +43,26 @@ def decode_all(ahead: DecodedAhead) -> int:
     return count
 
 
-def test_as_many_pages_more_are_ready(
-    ahead: DecodedAhead, store: Store, pages: list[bytes]
-) -> None:
-    assert decode_all(ahead) == 8
+def test_the_next_pages_are_ready(ahead: DecodedAhead, store: Store, pages: list[bytes]) -> None:
+    assert decode_all(ahead) == PAGES_AHEAD
     assert store.loaded_total == 0, "nobody has asked for them yet"
     assert [ahead.take(page) for page in range(16, 24)] == pages[16:24]
     assert store.loaded_total == 8
     assert ahead.take(24) is None
 
 
-def test_no_more_than_a_few(ahead: DecodedAhead) -> None:
-    ahead.was_read(16, 60)
-    assert decode_all(ahead) == PAGES_MAX
+def test_what_is_ready_is_kept_as_the_reader_goes_on(
+    ahead: DecodedAhead, pages: list[bytes]
+) -> None:
+    decode_all(ahead)
+    ahead.was_read(17, 20)  # page 16 was left out
+    assert decode_all(ahead) == 4
+    assert ahead.take(19) is None
+    assert [ahead.take(page) for page in range(20, 28)] == pages[20:28]
 
 
-def test_single_pages_and_random_reads_are_not_followed(ahead: DecodedAhead) -> None:
-    for first, stop in ((16, 17), (17, 18), (50, 58), (20, 28)):
+def test_random_reads_are_not_followed(ahead: DecodedAhead) -> None:
+    for first, stop in ((50, 58), (20, 28), (28 + GAP_PAGES_MAX + 1, 60), (5, 6)):
         ahead.was_read(first, stop)
         assert decode_all(ahead) == 0
 

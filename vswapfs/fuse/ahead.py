@@ -12,8 +12,11 @@ from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError
 
-PAGES_MAX: Final = 32
-"""The kernel's swap readahead asks for 8 (vm.page-cluster 3)."""
+PAGES_AHEAD: Final = 8
+"""As many as the kernel's swap readahead asks for (vm.page-cluster 3)."""
+
+GAP_PAGES_MAX: Final = 8
+"""Pages that a sequential reader may leave out: the kernel keeps those of zeros itself."""
 
 
 class DecodedAhead:
@@ -23,18 +26,20 @@ class DecodedAhead:
         self._store = store
         self._pages: dict[int, tuple[int, int, bytes]] = {}
         """By page: descriptor, sequence of its segment, contents."""
-        self._expected = -1
+        self._expected = -1 - GAP_PAGES_MAX
         self._next = 0
         self._stop = 0
 
     def was_read(self, first: int, stop: int) -> None:
-        """These pages were answered. The second of two neighbouring reads of several pages begins
-        the decoding of as many more."""
-        self._pages.clear()
-        self._next = self._stop = stop
-        if first == self._expected and stop - first > 1:
-            count = min(stop - first, PAGES_MAX)
-            self._stop = min(stop + count, self._store.geometry.page_count)
+        """These pages were answered. If they follow the last ones, decoding goes on behind them."""
+        if 0 <= first - self._expected <= GAP_PAGES_MAX:
+            self._next = max(self._next, stop)
+            self._stop = min(stop + PAGES_AHEAD, self._store.geometry.page_count)
+            for page in [page for page in self._pages if page < stop]:
+                del self._pages[page]
+        else:
+            self._pages.clear()
+            self._next = self._stop = stop
         self._expected = stop
 
     def step(self) -> bool:
