@@ -50,8 +50,8 @@ class Slots:
 
 
 WARM_MAX: Final = 4
-"""Free slots that keep their memory for the next segment. Giving memory back and touching it anew
-costs a segment of incompressible pages as much as storing them (tools/bench touch)."""
+"""Free slots that keep their memory for the next segment: giving it back and touching it anew takes
+3.8 us a page (tools/bench touch)."""
 
 
 class RamSlots(Slots):
