@@ -243,7 +243,6 @@ class Lab:
             slot: replace(contents, states=twins.get(slot, contents.states))
             for slot, contents in self.image.items()
         }
-        self.live_count = sum(len(written.live) for written in self._written.values())
         for slot, written in self._written.items():
             self._load(slot, Tally(), self.image[slot].states[0], None)
             for plan, data in written.live:

@@ -76,8 +76,7 @@ def take_back(way: str) -> tuple[float, int]:
     """Seconds it took, and bytes that were on the tier."""
     with MemoryCgroup(LIMIT_BYTES) as group, tiered_area() as (device, tier):
         with held_pages(group, device, HELD_BYTES):
-            run(VSWAPCTL, "writeback", INSTANCE, "--all", timeout_s=TIMEOUT_S)
-            (listed,) = vswapctl_json("tier", "list", INSTANCE)["tiers"]
+            written_bytes = write_all_out()
             group.set_limit(2 * HELD_BYTES)
             if way == REMOVE:
                 took_s = timed_s(VSWAPCTL, "tier", "remove", INSTANCE, tier, timeout_s=TIMEOUT_S)
@@ -86,7 +85,7 @@ def take_back(way: str) -> tuple[float, int]:
                 if way == DRAIN:
                     took_s += timed_s(VSWAPCTL, "drain", INSTANCE, timeout_s=TIMEOUT_S)
                 took_s += timed_s("swapoff", device.path, timeout_s=TIMEOUT_S)
-        return took_s, listed["used_bytes"]
+        return took_s, written_bytes
 
 
 def remove_under_load() -> tuple[float, int]:
@@ -97,12 +96,19 @@ def remove_under_load() -> tuple[float, int]:
         tiered_area() as (device, tier),
         held_pages(group, device, HELD_BYTES, mix="random:1", touches=LOAD_TOUCHES) as holder,
     ):
-        run(VSWAPCTL, "writeback", INSTANCE, "--all", timeout_s=TIMEOUT_S)
-        (listed,) = vswapctl_json("tier", "list", INSTANCE)["tiers"]
+        written_bytes = write_all_out()
         holder.go_on()
         took_s = timed_s(VSWAPCTL, "tier", "remove", INSTANCE, tier, timeout_s=TIMEOUT_S)
         holder.wait_until_verified()
-        return took_s, listed["used_bytes"]
+        return took_s, written_bytes
+
+
+def write_all_out() -> int:
+    """Returns the bytes of the tier that are in use then."""
+    run(VSWAPCTL, "writeback", INSTANCE, "--all", timeout_s=TIMEOUT_S)
+    (listed,) = vswapctl_json("tier", "list", INSTANCE)["tiers"]
+    used_bytes: int = listed["used_bytes"]
+    return used_bytes
 
 
 @contextmanager

@@ -6,9 +6,9 @@ and what goes wrong at each. Never random: the same calls with the same plan do 
 
 import errno
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, NoReturn
 
 from vswapfs.backing.api import BLOCK_BYTES, Backing
 
@@ -48,9 +48,7 @@ class FaultyBacking:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         number, fault = self._begin(Fault.SHORT, Fault.FLIP, Fault.MISPLACED)
         if fault is Fault.SHORT:
-            half = _half(len(buffer))
-            self._inner.read_into(offset, buffer[:half])
-            raise OSError(errno.EIO, f"short read at byte {offset + half} (planned)")
+            _do_half(self._inner.read_into, "read", offset, buffer)
         if fault is Fault.MISPLACED:
             offset = self._elsewhere(offset, len(buffer))
         self._inner.read_into(offset, buffer)
@@ -61,9 +59,7 @@ class FaultyBacking:
     def write(self, offset: int, buffer: memoryview) -> None:
         _number, fault = self._begin(Fault.SHORT, Fault.LOST, Fault.MISPLACED)
         if fault is Fault.SHORT:
-            half = _half(len(buffer))
-            self._inner.write(offset, buffer[:half])
-            raise OSError(errno.EIO, f"short write at byte {offset + half} (planned)")
+            _do_half(self._inner.write, "write", offset, buffer)
         if fault is Fault.MISPLACED:
             offset = self._elsewhere(offset, len(buffer))
         if fault is not Fault.LOST:
@@ -100,5 +96,9 @@ class FaultyBacking:
         return after if after + length <= self.size_bytes else max(0, offset - length)
 
 
-def _half(length: int) -> int:
-    return length // BLOCK_BYTES // 2 * BLOCK_BYTES
+def _do_half(
+    operation: Callable[[int, memoryview], None], name: str, offset: int, buffer: memoryview
+) -> NoReturn:
+    half = len(buffer) // BLOCK_BYTES // 2 * BLOCK_BYTES
+    operation(offset, buffer[:half])
+    raise OSError(errno.EIO, f"short {name} at byte {offset + half} (planned)")

@@ -204,9 +204,9 @@ class Cleaner:
     def _move(self, page: int, source: int, length_bytes: int) -> None:
         """Append a copy of the record to the survivor head, then point the page to it."""
         head, pool = self._head, self._pool
-        found: memoryview | bytes = pool[source : source + length_bytes]
+        old = pool[source : source + length_bytes]
+        found = recompress(old) if self.recompressing else old
         if self.recompressing:
-            found = recompress(pool[source : source + length_bytes])
             self.recompressed_pages_total += 1
             self.recompression_saved_bytes_total += length_bytes - len(found)
             length_bytes = len(found)

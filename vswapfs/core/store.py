@@ -226,7 +226,7 @@ class Store:
             self._next_segment(head)
             offset = head.reserve(length_bytes)
         at = head.base + offset
-        HEADER.pack_into(
+        HEADER.pack_into(  # record.binding, without its calls
             self.pool,
             at,
             checksum(data) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
