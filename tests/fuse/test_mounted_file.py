@@ -68,8 +68,9 @@ def test_any_byte_range_can_be_written_read_and_punched(instance: Instance, seed
 def fio(*job: str) -> dict[str, Any]:
     """Run one fio job that verifies with crc32c and fails at the first wrong byte."""
     result = run(
-        "fio", "--verify_state_save=0", "--name=job", "--verify=crc32c", "--verify_fatal=1", "--fallocate=none",
-        "--buffer_compress_percentage=50", "--refill_buffers", "--output-format=json", *job,
+        "fio", "--name=job", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0",
+        "--fallocate=none", "--buffer_compress_percentage=50", "--refill_buffers",
+        "--output-format=json", *job,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     (report,) = json.loads(result.stdout[result.stdout.index("{") :])["jobs"]
