@@ -93,7 +93,7 @@ class Instance:
     def resident_bytes(self, part: str) -> int:
         """What a buffer (``pool``, ``descriptors``, ...) takes of RAM, as smaps shows it."""
         smaps = Path(f"/proc/{self.pid}/smaps").read_text()
-        found = re.search(rf"(?ms)memfd:{self.name}-{part} .*?^Rss: +(\d+) kB", smaps)
+        found = re.search(rf"(?ms)/{self.name}/state/{part}$.*?^Rss: +(\d+) kB", smaps)
         assert found, f"no buffer {part} in smaps"
         return int(found[1]) * 1024
 

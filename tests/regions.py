@@ -39,6 +39,9 @@ class BytesRegion:
         assert 0 <= start <= stop <= len(self.data)
         self.data[start:stop] = bytes(stop - start)
 
+    def extents(self) -> list[tuple[int, int]]:
+        return [(0, len(self.data))]
+
     def copy(self) -> "BytesRegion":
         other = BytesRegion(len(self.data))
         other.data[:] = self.data
@@ -61,6 +64,15 @@ def regions_of(buffers: Buffers) -> dict[str, BytesRegion]:
 def clone(buffers: Buffers) -> Buffers:
     """What a successor would find if the process were killed now."""
     return Buffers(**{name: region.copy() for name, region in regions_of(buffers).items()})
+
+
+def attach(
+    geometry: Geometry, buffers: Buffers, same_filled: SameFilled = SameFilled.SAME
+) -> Store:
+    """A successor that has counted everything."""
+    store = Store.attach(geometry, buffers, same_filled)
+    store.finish_count()
+    return store
 
 
 # -- pages -----------------------------------------------------------------------------------
@@ -157,9 +169,10 @@ class Model:
     def reattach(self) -> None:
         """A successor that sees nothing but the buffers must find the same pages."""
         old = self.store
-        self.store = Store.attach(self.geometry, clone(self.buffers), self.same_filled)
+        self.store = attach(self.geometry, clone(self.buffers), self.same_filled)
         self.verify_all()
         self.cleaned_count += old.cleaner.cleaned_total
+        # Counted while it goes on.
         self.store = Store.attach(self.geometry, self.buffers, self.same_filled)
 
     def step(self) -> None:
@@ -182,6 +195,7 @@ class Model:
             self.reattach()
 
     def verify_all(self) -> None:
+        self.store.finish_count()
         findings = check(self.store)
         assert findings == [], findings
         for page in range(self.geometry.page_count):

@@ -17,10 +17,10 @@ HOLDER = """
 import sys
 from pathlib import Path
 from vswapfs.host.hardening import lock_memory
-from vswapfs.host.region import MemoryRegion
+from vswapfs.host.region import MemoryRegion, memory_file
 Path(sys.argv[1]).write_text("0")
 assert lock_memory().ok
-region = MemoryRegion("test-pool", 64 << 20)
+region = MemoryRegion(memory_file("test-pool", 64 << 20), 64 << 20)
 for at in range(0, 64 << 20, 4096):
     region.view[at] = 1
 for at in range(0, 64 << 20, 2 << 20):

@@ -10,6 +10,7 @@ import pytest
 from regions import (
     EMPTY_PAGE,
     Model,
+    attach,
     clone,
     crash_points,
     deadline,
@@ -68,7 +69,7 @@ class Scene:
         return points
 
     def verify(self, number: int, point: Buffers, after: dict[int, bytes]) -> None:
-        store = Store.attach(self.geometry, point)
+        store = attach(self.geometry, point)
         assert check(store) == []
         found = {}
         for page in range(self.geometry.page_count):
@@ -143,7 +144,7 @@ def test_killed_free_gives_the_memory_back() -> None:
     for page in range(4):
         scene.put(page, "random")
     for point in crash_points(scene.buffers, lambda: scene.store.discard(0, 3)):
-        store = Store.attach(scene.geometry, point)
+        store = attach(scene.geometry, point)
         homes = [store.segments.homes[n] for n in range(GEOMETRY.slot_count)]
         slots = {home >> SLOT_SHIFT for home in homes if home & 3 != FREE}
         pool = regions_of(point)["pool"].data
@@ -169,7 +170,7 @@ def test_cleaning_at_the_limit(segment_bytes: int) -> None:
     assert scene.store.cleaner.cleaned_total == 1
     assert scene.store.segments.free_count == before
     # The instants at which the reserve is in use must be among them.
-    assert any(Store.attach(scene.geometry, clone(p)).segments.free_count == 0 for p in points)
+    assert any(attach(scene.geometry, clone(p)).segments.free_count == 0 for p in points)
 
 
 def test_cleaning_below_the_limit() -> None:
@@ -213,7 +214,7 @@ def test_attach_itself_is_killed() -> None:
     scene = at_the_limit(1 << 14, kill=5)
     points = crash_points(scene.buffers, scene.store.cleaner.run_victim)
     for first in points[:: max(1, len(points) // 12)]:
-        again = crash_points(first, partial(Store.attach, scene.geometry, first))
+        again = crash_points(first, partial(attach, scene.geometry, first))
         for point in again:
             with deadline(5):
                 scene.verify(0, point, {})
@@ -234,11 +235,11 @@ def test_kills_while_cleaning_at_the_limit_leave_the_reserve_whole(
     scene.discard(0, raw - int(0.95 * segment_bytes) // 4110 or 1)
     buffers = scene.buffers
     for _ in range(kills):
-        points = crash_points(buffers, Store.attach(geometry, buffers).cleaner.run_victim)
+        points = crash_points(buffers, attach(geometry, buffers).cleaner.run_victim)
         begun = survivor_word(points[0])
         reserved = (p for p in points if survivor_word(p) != begun and survivor_word(p) & LAST_MASK)
         buffers = next(reserved, points[-1])
-    store = Store.attach(geometry, buffers)
+    store = attach(geometry, buffers)
     with deadline(5):
         for _ in range(10):
             if not store.cleaner.run_victim():

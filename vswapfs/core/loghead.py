@@ -12,8 +12,9 @@ a successor finds the one record that may be unfinished, and takes it back.
 
 from typing import Final
 
+from vswapfs.core.descriptor import stored
 from vswapfs.core.segment import OPEN, SegmentTable
-from vswapfs.format.record import sequence_binding
+from vswapfs.format.record import HEADER, sequence_binding
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 COMPRESSED: Final = 0
@@ -108,12 +109,17 @@ class LogHead:
             self._words[self.index] = 0
             self._attach(-1)
 
-    def last_reservation(self) -> tuple[int, int]:
-        """Offset and length of the last reservation; length 0 when there was none."""
-        length_bytes = self._words[self.index] >> _LAST_SHIFT & _LAST_MASK
-        return self.position - length_bytes, length_bytes
+    def take_back_unfinished(self, words: memoryview, page_count: int, pool: memoryview) -> None:
+        """Undo the last reservation, unless it became a page: a predecessor may have died before.
 
-    def take_back(self) -> None:
-        """Undo the last reservation: a predecessor died before it became a page."""
-        self.position, _ = self.last_reservation()
-        self._words[self.index] = self._open_word | self.position << _POSITION_SHIFT
+        The record says which page that would be. While it was written it may say anything, but
+        then no descriptor points to it.
+        """
+        length_bytes = self._words[self.index] >> _LAST_SHIFT & _LAST_MASK
+        if self.segment < 0 or not length_bytes:
+            return
+        offset_bytes = self.position - length_bytes
+        _checksum, page, _tag = HEADER.unpack_from(pool, self.base + offset_bytes)
+        if page >= page_count or words[page] != stored(self.segment, offset_bytes, length_bytes):
+            self.position = offset_bytes
+            self._words[self.index] = self._open_word | offset_bytes << _POSITION_SHIFT

@@ -40,6 +40,7 @@ class FillPatterns:
         self._indexes: dict[int, int] = {}
         self._pages: Counter[int] = Counter()
         self._free: list[int] = []
+        self._held = range(0)
 
     @property
     def used_count(self) -> int:
@@ -60,16 +61,25 @@ class FillPatterns:
         """Pages on all patterns, zero included."""
         return self._pages.total()
 
-    def recount(self, pages: Counter[int]) -> None:
-        """Take the counts found in the descriptors and derive the rest from the table."""
-        self._pages = pages
-        self._indexes = {}
+    def begin_recount(self) -> None:
+        """A predecessor left the table: hold a reference on each entry until pages are counted."""
+        self._held = range(1, self.used_count)
+        self._pages = Counter(self._held)
         self._free = []
-        for index in range(1, self.used_count):
-            if pages[index]:
-                self._indexes[self._words[index]] = index
-            else:
-                self._free.append(index)
+        self._indexes = {self._words[index]: index for index in self._held}
+
+    def count(self, index: int) -> None:
+        """A page on the pattern was found."""
+        self._pages[index] += 1
+
+    def end_recount(self) -> None:
+        """All pages are counted: entries without any are free."""
+        self._pages -= Counter(self._held)
+        self._free = [index for index in self._held if not self._pages[index]]
+        self._indexes = {
+            self._words[index]: index for index in range(1, self.used_count) if self._pages[index]
+        }
+        self._held = range(0)
 
     def acquire(self, pattern: bytes) -> int | None:
         """Return the index of the pattern for one more page, or None when the table is full."""
@@ -110,7 +120,10 @@ class FillPatterns:
         if self._pages[index] == 0:
             del self._pages[index]
             if index != ZERO:
-                del self._indexes[self._words[index]]
+                value = self._words[index]
+                # A free entry keeps its pattern, and a recount may have found it before another.
+                if self._indexes.get(value) == index:
+                    del self._indexes[value]
                 self._free.append(index)
 
     def value(self, index: int) -> int:

@@ -11,7 +11,7 @@ place and no live byte; live bytes of a segment are the sum over the descriptors
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry, Region
@@ -46,8 +46,15 @@ class SegmentTable:
     """The table over its flat buffer; free numbers, slots and live counts are derived."""
 
     def __init__(
-        self, view: memoryview, pool: Region, geometry: Geometry, first_sequence: int = 1
+        self,
+        view: memoryview,
+        pool: Region,
+        geometry: Geometry,
+        first_sequence: int = 1,
+        tier_slot_counts: Sequence[int] = (),
+        gone: Container[int] = (),
     ) -> None:
+        """``gone``: numbers of the tiers that were removed."""
         self._geometry = geometry
         self._pool = pool
         words = view.cast("Q")
@@ -61,14 +68,18 @@ class SegmentTable:
         self.sealed_at_s = array("I", bytes(4 * self.count))
         self.now_s = 0
         self.change_count = 0
+        self.counting = False
+        """Live counts are not whole yet (recount.py): nothing may be concluded from a 0."""
         self.next_sequence = first_sequence
         self.places: list[Slots | None] = [None]
-        self.derive(())
+        self._tier_slot_counts, self._gone = tier_slot_counts, gone
+        self._derive()
 
     # -- derived state -----------------------------------------------------------------------
 
-    def derive(self, tier_slot_counts: Sequence[int]) -> None:
-        """Derive free numbers, slots and totals from the home words, for tiers of these sizes."""
+    def _derive(self) -> None:
+        """Derive free numbers, slots and totals from the home words."""
+        tier_slot_counts = self._tier_slot_counts
         self._grow(self._geometry.slot_count + sum(tier_slot_counts))
         homes = self.homes[: self.count].tolist()
         used: list[list[int]] = [[] for _ in range(1 + len(tier_slot_counts))]
@@ -79,7 +90,10 @@ class SegmentTable:
         self.ram = RamSlots(self._geometry.slot_count, used[RAM], self._release_slot)
         self.places = [
             self.ram,
-            *map(TierSlots, tier_slot_counts, used[1:]),
+            *(
+                None if number in self._gone else TierSlots(slot_count, used[number])
+                for number, slot_count in enumerate(tier_slot_counts, 1)
+            ),
         ]
         self._count_kept()
         self.sealed_resident_bytes = 0
@@ -105,18 +119,34 @@ class SegmentTable:
         if tier == RAM:
             self.sealed_resident_bytes += sign * resident_bytes(home >> FILL_SHIFT & FILL_MASK)
 
-    def adopt(self, open_at_heads: set[int], tier_slot_counts: Sequence[int]) -> None:
-        """After live bytes were counted again: finish what a predecessor left half done."""
+    def adopt(self, open_at_heads: set[int], now_s: int) -> None:
+        """Take over what a predecessor left. The live counts have to be counted again."""
         for segment, home in enumerate(self.homes[: self.count].tolist()):
             if home & STATE_MASK == OPEN and segment not in open_at_heads:
                 self.homes[segment] = 0  # opened, but its head did not get it any more
-        self.derive(tier_slot_counts)
-        for segment, home in enumerate(self.homes[: self.count].tolist()):
+        self._derive()
+        # When they were sealed nobody knows; not long ago is the careful answer.
+        self.now_s = now_s
+        self.sealed_at_s = array("I", [now_s]) * self.count
+        self.counting = True
+
+    def counted(self) -> None:
+        """The live counts are whole again: finish what was left half done or put off."""
+        self.counting = False
+        self.sealed_resident_bytes = 0
+        self.tier_live_bytes = [0] * len(self.places)
+        self.tier_live_pages = [0] * len(self.places)
+        homes = self.homes[: self.count].tolist()
+        for segment, home in enumerate(homes):
+            if home & STATE_MASK == SEALED:
+                self._account(segment, home, 1)
+        for segment, home in enumerate(homes):
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)
         for slot in self.ram.free_slots():
             # Freed by a predecessor that died before it gave the memory back.
             self._release_slot(slot)
+        self.change_count += 1
 
     def add_tier(self, slot_count: int) -> int:
         """A tier with that many empty slots; returns its number, from 1 on."""
@@ -259,7 +289,7 @@ class SegmentTable:
             tier = home >> TIER_SHIFT & TIER_MASK
             self.tier_live_bytes[tier] -= length_bytes
             self.tier_live_pages[tier] -= pages
-            if not live_bytes:
+            if not live_bytes and not self.counting:
                 self.free(segment)
                 return True
         return False

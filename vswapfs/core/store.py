@@ -5,14 +5,13 @@ Owns the descriptors and the order of updates. Never does I/O and never sleeps.
 Order of a store (docs/concurrency.md): (1) HEAD moves on, the space is reserved; (2) the record is
 written there; (3) the descriptor is replaced in one 8-byte store; (4) the caller replies. So the
 buffers are valid at every instant, and a request done twice does no harm. Counts and free lists
-are derived and follow; ``Store.attach`` counts them again from the buffers alone.
+are derived and follow; ``Store.attach`` counts them again from the buffers alone (recount.py).
 
 Always holds: what `load` returns is what was last stored there, or zeros; otherwise it raises.
 """
 
 from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -37,10 +36,10 @@ from vswapfs.core.descriptor import (
     filled,
     parity_holds,
     place,
-    stored,
 )
 from vswapfs.core.homes import Fetched, Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
+from vswapfs.core.recount import Recount
 from vswapfs.core.samefill import ZERO_PAGE, FillPatterns, pattern_of
 from vswapfs.core.segment import (
     FREE,
@@ -66,6 +65,9 @@ from vswapfs.format.record import (
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
+
+COUNT_STEPS: Final = 10
+"""Records copied in the time that a full cluster takes to count."""
 
 CLEAN_VICTIMS_MAX: Final = 4
 """Segments that one store may clean before it gives up: a victim takes 1 to 5 ms, and all page
@@ -93,6 +95,8 @@ class Store:
         buffers: Buffers,
         same_filled: SameFilled = SameFilled.SAME,
         first_sequence: int = 1,
+        tier_slot_counts: Sequence[int] = (),
+        gone: Container[int] = (),
     ) -> None:
         """A store over empty (all-zero) buffers. Use ``attach`` for buffers with pages in them.
 
@@ -103,7 +107,9 @@ class Store:
         self._descriptors = buffers.descriptors
         self.words = buffers.descriptors.view.cast("Q")
         self.pool = buffers.pool.view
-        self.segments = SegmentTable(buffers.segments.view, buffers.pool, geometry, first_sequence)
+        self.segments = SegmentTable(
+            buffers.segments.view, buffers.pool, geometry, first_sequence, tier_slot_counts, gone
+        )
         heads = buffers.heads.view.cast("Q")
         self.heads = [
             LogHead(index, heads, self.segments, geometry.segment_bytes)
@@ -131,6 +137,8 @@ class Store:
         self.damaged_descriptors = 0
         self.patterns_full_total = 0
         self._recompress_at = -1
+        self.recount: Recount | None = None
+        """While a successor counts what its predecessor left."""
 
     @classmethod
     def attach(
@@ -138,43 +146,34 @@ class Store:
         geometry: Geometry,
         buffers: Buffers,
         same_filled: SameFilled = SameFilled.SAME,
+        first_sequence: int = 1,
         tier_slot_counts: Sequence[int] = (),
+        gone: Container[int] = (),
+        now_s: int = 0,
     ) -> "Store":
-        """A store over buffers that a predecessor left at any instant, with tiers of these sizes.
+        """A store over buffers that a predecessor left at any instant, with tiers of these sizes;
+        of these the numbers ``gone`` were removed.
 
-        Counts everything again (reads every descriptor) and takes a record back that did not
-        become a page.
+        Serves at once, and counts again meanwhile (recount.py): ``finish_count`` when that must be
+        through. Takes a record back that did not become a page.
         """
-        store = cls(geometry, buffers, same_filled)
-        store.segments.derive(tier_slot_counts)
-        store._recount(tier_slot_counts)
+        store = cls(geometry, buffers, same_filled, first_sequence, tier_slot_counts, gone)
+        for head in store.heads:
+            head.take_back_unfinished(store.words, geometry.page_count, store.pool)
+        store.segments.adopt({head.segment for head in store.heads}, now_s)
+        store.patterns.begin_recount()
+        store.recount = Recount(store, list(buffers.descriptors.extents()))
         return store
 
-    def _recount(self, tier_slot_counts: Sequence[int]) -> None:
-        unfinished = {}
-        for head in self.heads:
-            offset, length_bytes = head.last_reservation()
-            if head.segment >= 0 and length_bytes:
-                unfinished[stored(head.segment, offset, length_bytes)] = head
-        pattern_pages: Counter[int] = Counter()
-        for page, word in enumerate(self.words[: self.geometry.page_count].tolist()):
-            if word == EMPTY:
-                continue
-            self.cluster_pages[page >> CLUSTER_SHIFT] += 1
-            if not self._is_valid(word):
-                self.damaged_descriptors += 1
-            elif word & KIND_MASK == FILLED:
-                pattern_pages[word >> INDEX_SHIFT] += 1
-            else:
-                segment, _offset, length_bytes = place(word)
-                self.segments.live_bytes[segment] += length_bytes
-                self.segments.live_pages[segment] += 1
-                self.incompressible_pages += length_bytes == record.RECORD_MAX_BYTES
-                unfinished.pop(word, None)
-        for head in unfinished.values():
-            head.take_back()
-        self.patterns.recount(pattern_pages)
-        self.segments.adopt({head.segment for head in self.heads}, tier_slot_counts)
+    def finish_count(self) -> None:
+        """Count all that is not counted yet: at most 90 ns a page."""
+        self._count(self.geometry.cluster_count)
+
+    def _count(self, clusters: int) -> None:
+        if self.recount is not None and not self.recount.step(clusters):
+            self.recount = None
+            self.patterns.end_recount()
+            self.segments.counted()
 
     def _is_valid(self, word: int) -> bool:
         """Whether a descriptor that is not empty can be followed at all."""
@@ -213,6 +212,8 @@ class Store:
 
         Raises PoolFullError; the page's earlier contents are still there then.
         """
+        if self.recount is not None:
+            self.recount.reach(page)
         if self.same_filled is not SameFilled.OFF:
             pattern = pattern_of(data)
             if pattern is not None and self._store_filled(page, pattern):
@@ -321,6 +322,8 @@ class Store:
         while page < end:
             cluster = page >> CLUSTER_SHIFT
             stop = min(end, cluster + 1 << CLUSTER_SHIFT)
+            if self.recount is not None:
+                self.recount.reach(page)
             if self.cluster_pages[cluster]:
                 self._discard_in_cluster(cluster, page, stop)
             page = stop
@@ -379,6 +382,7 @@ class Store:
 
     def _next_segment(self, head: LogHead) -> None:
         """Seal the head's segment and open the next, cleaning first if there is no room."""
+        self.finish_count()
         head.close()
         for victims_left in reversed(range(CLEAN_VICTIMS_MAX + 1)):
             try:
@@ -389,7 +393,9 @@ class Store:
                     raise
 
     def cleaning_urgent(self) -> bool:
-        """True when cleaning should go on even between requests."""
+        """True when cleaning should go on even between requests, or counting."""
+        if self.recount is not None:
+            return True
         segments = self.segments
         return (
             policy.short_of_segments(segments.free_count, segments.ram.limit, segments.kept_count)
@@ -412,7 +418,11 @@ class Store:
         )
 
     def clean(self, steps: int, *, idle: bool = False) -> bool:
-        """Clean in a slice of about ``steps`` record copies; False when there is nothing to do."""
+        """Clean in a slice of about ``steps`` record copies; False when there is nothing to do.
+        As long as not all is counted: count, in the same time."""
+        if self.recount is not None:
+            self._count(max(1, steps // COUNT_STEPS))
+            return True
         if not idle:
             self.cleaner.recompressing = False
         return self.cleaner.run(steps)

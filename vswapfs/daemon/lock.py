@@ -1,7 +1,8 @@
 """The instance's directory and lock: one daemon a name.
 
-Owns /run/vswapfs/NAME. Always holds: while the lock is held no other daemon of that name runs;
-the kernel drops it with the process, however that ends.
+Owns /run/vswapfs/NAME. Always holds: while the lock is held no other daemon of that name runs.
+Supervisor, worker and standby inherit one open file, so the kernel drops the lock with the last of
+them, however they end.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
 from vswapfs.fuse import mount
+from vswapfs.host import state
 
 
 def holder(name: str) -> int | None:
@@ -32,25 +34,57 @@ def holder(name: str) -> int | None:
         os.close(fd)
 
 
+def processes(name: str) -> list[int]:
+    """The processes of the daemon: those that have the lock file open for writing."""
+    path, found = instance.lock_path(name), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for fd in (process / "fd").iterdir():
+                info = process / "fdinfo" / fd.name
+                if os.readlink(fd) == path and _is_writable(info.read_text()):
+                    found.append(int(process.name))
+                    break
+    return found
+
+
+def _is_writable(fdinfo: str) -> bool:
+    flags = next(line.split()[1] for line in fdinfo.splitlines() if line.startswith("flags:"))
+    return int(flags, 8) & os.O_ACCMODE == os.O_RDWR
+
+
 @contextlib.contextmanager
 def hold(name: str) -> Iterator[None]:
     """Make the directory and hold its lock; the directory is removed at the end.
 
     Raises InstanceError if the name is in use.
     """
-    fd = _acquire(name)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    fd = acquire(name)
     try:
         yield
     finally:
-        # What could not be undone keeps its directory, so that `status` and `off` still see it.
-        if mount.find(name) is None:
-            shutil.rmtree(instance.directory(name), ignore_errors=True)
-        os.close(fd)
+        let_go(name, fd)
 
 
-def _acquire(name: str) -> int:
+def let_go(name: str, fd: int) -> None:
+    """Remove the directory and drop the lock, unless another process has it too."""
+    # What could not be undone keeps its directory, so that `status` and `off` still see it.
+    if mount.find(name) is None:
+        state.remove(name)
+        shutil.rmtree(instance.directory(name), ignore_errors=True)
+    os.close(fd)
+
+
+def write_holder(fd: int) -> None:
+    """This process is the one to name."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+
+
+def acquire(name: str) -> int:
+    """Make the directory and take its lock; the descriptor that holds it. ``let_go`` ends it.
+
+    Raises InstanceError if the name is in use.
+    """
     path = Path(instance.lock_path(name))
     deadline_s = time.monotonic() + 0.3
     while True:
@@ -76,5 +110,6 @@ def _acquire(name: str) -> int:
         # Ours only if it is still the file at that path (see the removal above).
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(fd).st_ino == path.stat().st_ino:
+                write_holder(fd)
                 return fd
         os.close(fd)

@@ -17,7 +17,7 @@ from vswapfs.daemon import lock
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
 from vswapfs.fuse import mount
-from vswapfs.host import loop, swap
+from vswapfs.host import loop, state, swap
 from vswapfs.units import format_size
 
 _UNMOUNT_WAIT_S: Final = 5.0
@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 def remains(name: str) -> bool:
     """Whether there is anything to take down."""
-    return mount.find(name) is not None
+    return mount.find(name) is not None or state.is_there(name)
 
 
 def take_down(name: str, report: Report, *, lazily: bool = False) -> None:
@@ -62,8 +62,10 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
     if pid is None and not remains(name) and not Path(instance.directory(name)).is_dir():
         raise InstanceError(f"there is no instance {name}", remedy="vswapctl status lists them")
     if pid:
-        report(f"end process {pid}")
-        _kill(pid)
+        # The supervisor first, which would start others.
+        for each in sorted(lock.processes(name), key=lambda process: process != pid):
+            report(f"end process {each}")
+            _kill(each)
     with lock.hold(name):
         take_down_remains(name, report, force=force)
 
@@ -72,6 +74,7 @@ def take_down_remains(name: str, report: Report, *, force: bool) -> None:
     """The same for whoever holds the lock already."""
     found = mount.find(name)
     if found is None:
+        state.remove(name)
         return
     path, connection = found
     file = f"{path}/{instance.SWAP_FILE}"
@@ -87,6 +90,7 @@ def take_down_remains(name: str, report: Report, *, force: bool) -> None:
     report(f"abort FUSE connection {connection}")
     mount.abort(connection)
     take_down(name, report, lazily=force)
+    state.remove(name)
 
 
 def _swap_off(device: str, report: Report) -> None:

@@ -2,10 +2,12 @@
 
 Owns the rule for names and the layout below /run/vswapfs/NAME (mode 0700):
 
-    lock      held (flock) by the daemon while it lives; contains its process id
+    lock      held (flock) by the daemon's processes while one of them lives; contains the
+              supervisor's process id
     control   the control socket, mode 0600
     mnt       the mount point of `vswapctl on`, with the swap file in it
     log       what the daemon has to say
+    state     a tmpfs with the files that outlive the worker
 """
 
 import re
@@ -48,3 +50,7 @@ def mountpoint(name: str) -> str:
 
 def log_path(name: str) -> str:
     return f"{directory(name)}/log"
+
+
+def state_directory(name: str) -> str:
+    return f"{directory(name)}/state"

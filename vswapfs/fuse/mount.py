@@ -1,7 +1,7 @@
 """Mounting: /dev/fuse, mount(2), the socket pair to pyfuse3, and unmounting.
 
-Owns the descriptor until the lane takes it. Never serves a request. pyfuse3 gets the pair's other
-end as mount point /dev/fd/N, which libfuse takes for a session that is mounted already.
+Owns none of the descriptors it returns. Never serves a request. pyfuse3 gets the pair's other end
+as mount point /dev/fd/N, which libfuse takes for a session that is mounted already.
 """
 
 import ctypes
@@ -9,7 +9,6 @@ import errno
 import os
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +21,6 @@ _SO_SNDBUFFORCE: Final = 32  # not in the socket module
 _PAIR_BUFFER_BYTES: Final = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """The descriptors of a mounted file system: the device, and both ends of the pair."""
-
-    device_fd: int
-    lane_end_fd: int
-    pyfuse3_end_fd: int
 
 
 def is_mountpoint(path: str) -> bool:
@@ -49,8 +39,8 @@ def find(name: str) -> tuple[str, int] | None:
     return None
 
 
-def mount(path: str, name: str) -> Channel:
-    """Mount on the directory and return the descriptors.
+def mount(path: str, name: str) -> int:
+    """Mount on the directory and return the descriptor of the device.
 
     Raises HostError with the reason; nothing is left mounted or open then.
     """
@@ -75,11 +65,16 @@ def mount(path: str, name: str) -> Channel:
         number = ctypes.get_errno()
         os.close(device_fd)
         raise HostError(f"mount on {path}", os.strerror(number))
+    return device_fd
+
+
+def make_pair() -> tuple[int, int]:
+    """The lane's end of the pair, which never blocks, and pyfuse3's."""
     lane_end, pyfuse3_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (lane_end, pyfuse3_end):
         end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _PAIR_BUFFER_BYTES)
     lane_end.setblocking(False)
-    return Channel(device_fd, lane_end.detach(), pyfuse3_end.detach())
+    return lane_end.detach(), pyfuse3_end.detach()
 
 
 def unmount(path: str, *, lazily: bool = False) -> None:

@@ -2,37 +2,49 @@
 
 Owns mapping, giving memory back, and measuring what is resident. Never looks into the bytes.
 Files in memory rather than anonymous memory: they have a name in /proc/PID/smaps
-(``/memfd:vswap0-pool``), and they can be handed to another process.
+(``/run/vswapfs/vswap0/state/pool``), and a successor of this process maps them again.
 """
 
 import ctypes
+import errno
 import mmap
 import os
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vswapfs.core.buffers import Buffers, Geometry
+from vswapfs.core.buffers import Buffers
 from vswapfs.errors import HostError
-from vswapfs.units import format_size
+from vswapfs.units import PAGE_BYTES, format_size
 
 _FALLOC_KEEP_SIZE_PUNCH_HOLE: Final = 1 | 2
+_MADV_POPULATE_WRITE: Final = 23
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
+def memory_file(name: str, size_bytes: int) -> int:
+    """A sparse file in memory that may be swapped out unless it is locked; its descriptor."""
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(fd, size_bytes)
+    except OSError as error:
+        raise HostError(
+            f"memory for {name} ({format_size(size_bytes)})", error.strerror or ""
+        ) from None
+    return fd
+
+
 class MemoryRegion:
     """A sparse file in memory, mapped whole: a page takes memory once it is written."""
 
-    def __init__(self, name: str, size_bytes: int) -> None:
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._fd = fd
         self._size_bytes = size_bytes
         try:
-            self._fd = os.memfd_create(name, os.MFD_CLOEXEC)
-            os.ftruncate(self._fd, size_bytes)
-            self._map = mmap.mmap(self._fd, size_bytes)
+            self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
-            raise HostError(
-                f"memory for {name} ({format_size(size_bytes)})", error.strerror or ""
-            ) from None
+            raise HostError(f"map {format_size(size_bytes)}", error.strerror or "") from None
         self._view = memoryview(self._map)
 
     @property
@@ -49,11 +61,34 @@ class MemoryRegion:
         """What the file takes of RAM now."""
         return os.fstat(self._fd).st_blocks * 512
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Where there is memory: whole pages, ascending. All else is zero, and to read it would
+        take memory for it."""
+        at = 0
+        while at < self._size_bytes:
+            try:
+                start = os.lseek(self._fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            at = os.lseek(self._fd, start, os.SEEK_HOLE)
+            yield start, at
 
-def make_buffers(name: str, geometry: Geometry) -> tuple[Buffers, dict[str, MemoryRegion]]:
-    """The buffers of a store, and the same by name."""
-    regions = {
-        part: MemoryRegion(f"{name}-{part}", size_bytes)
-        for part, size_bytes in geometry.sizes_bytes().items()
-    }
-    return Buffers(**regions), regions
+    def prefault(self) -> None:
+        """Have the kernel map what there is, for a process that is to serve at once.
+
+        Not by writing: another process changes these bytes meanwhile.
+        """
+        for start, stop in self.extents():
+            self._map.madvise(_MADV_POPULATE_WRITE, start, stop - start)
+
+    def populate(self, start: int, stop: int) -> None:
+        """Take memory for these bytes, and map it: the kernel may copy to them without a fault."""
+        first = start // PAGE_BYTES * PAGE_BYTES
+        self._map.madvise(_MADV_POPULATE_WRITE, first, stop - first)
+
+
+def map_buffers(fds: Mapping[str, int], sizes_bytes: Mapping[str, int]) -> Buffers:
+    """The buffers of a store, over a file for each."""
+    return Buffers(**{part: MemoryRegion(fds[part], size) for part, size in sizes_bytes.items()})

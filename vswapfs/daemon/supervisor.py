@@ -1,0 +1,279 @@
+"""The supervisor: holds what must outlive a worker, and replaces the worker when it dies.
+
+Owns the processes of an instance: one worker, which serves, and one standby, which is ready to.
+Never serves, never touches a page, and holds no descriptor on the mount itself (the kernel would
+have it wait for the dead device when it ends). Always holds: the standby is let go only after the
+worker was reaped, for two workers would answer the same request; and on the way there the
+supervisor allocates nothing, as memory may have to be freed by the very device that it revives:
+its memory is locked, and a takeover is a wait, five words of the session and an eventfd.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from vswapfs.daemon.handover import Handed, command_line
+from vswapfs.errors import HostError, VswapError
+from vswapfs.format import instance
+from vswapfs.format.session import WORDS_BYTES, Field
+from vswapfs.host import hardening
+
+DEATHS_MAX: Final = 20
+"""Workers in a row that die before their first answer. 20 cold starts take about 10 s."""
+
+STEADY_NS: Final = 5_000_000_000
+"""A worker that lived so long was not one of them, if nothing was asked of it."""
+
+STANDBY_DELAY_MS: Final = 200
+"""To start one takes processor time that the worker needs more, just after a takeover."""
+
+STANDBY_RETRY_MS: Final = 10_000
+
+
+class _Process:
+    """A child, or an adopted process, by its pidfd."""
+
+    def __init__(self, pid: int, pidfd: int, go: int = -1) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.go = go
+
+    def ended(self) -> int | None:
+        """Its exit status, or minus the signal; 0 if it was not our child. None: it lives.
+        From then on it is reaped, and this must not be called again."""
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return 0 if select.select([self.pidfd], [], [], 0)[0] else None
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def end(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.kill()
+        select.select([self.pidfd], [], [])
+        self.ended()
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+        if self.go >= 0:
+            os.close(self.go)
+
+
+class Supervisor:
+    """``worker``: the pid of one that is to be adopted."""
+
+    def __init__(self, name: str, handed: Handed, worker: int | None = None) -> None:
+        self._name = name
+        self._handed = handed
+        self._session = handed.open_session(WORDS_BYTES)
+        self._standby: _Process | None = None
+        self._standby_at_ns = 0
+        self._deaths = 0
+        self._poll = select.poll()
+        self._poll.register(handed.bell, select.POLLIN)
+        self._worker = (
+            self._start("worker")
+            if worker is None
+            else self._watch(_Process(worker, os.pidfd_open(worker)))
+        )
+        self._session[Field.SUPERVISOR_PID] = os.getpid()
+        self._session[Field.WORKER_PID] = self._worker.pid
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def _start(self, mode: str) -> _Process:
+        go = os.eventfd(0, 0)
+        os.set_inheritable(go, True)
+        command = command_line(mode, self._name, self._handed._replace(go=go))
+        # A group of its own: ctrl-C is for us, who pass it on.
+        pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+        return self._watch(_Process(pid, os.pidfd_open(pid), go))
+
+    def _watch(self, process: _Process) -> _Process:
+        self._poll.register(process.pidfd, select.POLLIN)
+        return process
+
+    def _forget(self, process: _Process) -> None:
+        self._poll.unregister(process.pidfd)
+        process.close()
+
+    def _start_standby(self) -> None:
+        session = self._session
+        session[Field.STANDBY_READY] = 0
+        self._standby = self._start("standby")
+        session[Field.STANDBY_PID] = self._standby.pid
+
+    def _end_standby(self) -> None:
+        if self._standby is not None:
+            self._poll.unregister(self._standby.pidfd)
+            self._standby.end()
+            self._standby = None
+            self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = 0
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until the instance is no more; returns its exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: self._worker.kill(number))
+        while True:
+            ready = self._poll.poll(self._patience_ms())
+            for fd, _events in ready:
+                if fd == self._worker.pidfd:
+                    status = self._worker.ended()
+                    if status is not None and (end := self._worker_ended(status)) is not None:
+                        return end()
+                elif self._standby is not None and fd == self._standby.pidfd:
+                    self._standby_ended()
+                elif fd == self._handed.bell:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(fd)
+                    self._rung()
+            if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
+                self._standby_at_ns = 0
+                if self._standby is None:
+                    self._start_standby()
+
+    def _patience_ms(self) -> int | None:
+        if not self._standby_at_ns:
+            return None
+        return max(0, (self._standby_at_ns - time.monotonic_ns()) // 1_000_000 + 1)
+
+    def _want_standby(self, delay_ms: int) -> None:
+        if self._session[Field.SURVIVES] and self._standby is None:
+            self._standby_at_ns = time.monotonic_ns() + delay_ms * 1_000_000
+
+    def _rung(self) -> None:
+        """A worker is up, or has taken over, or asks for a restart."""
+        session = self._session
+        if session[Field.RESTART]:
+            if session[Field.RESTART] == 2 and session[Field.STANDBY_READY]:
+                # The standby that was started for it is ready: its turn.
+                session[Field.ENDED_NS] = time.monotonic_ns()
+                self._worker.kill()
+            elif session[Field.RESTART] == 1:
+                # A fresh one, of the version that is installed now.
+                session[Field.RESTART] = 2
+                session[Field.REFUSED] = 0
+                self._end_standby()
+                self._start_standby()
+        elif session[Field.UP]:
+            self._let_go_of_the_pipe()
+            self._want_standby(STANDBY_DELAY_MS)
+
+    def _let_go_of_the_pipe(self) -> None:
+        null = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+    def _standby_ended(self) -> None:
+        assert self._standby is not None
+        status = self._standby.ended()
+        if status is None:
+            return
+        self._forget(self._standby)
+        self._standby = None
+        self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = 0
+        if self._session[Field.RESTART]:
+            self._session[Field.REFUSED] = 1 + abs(status)
+            self._session[Field.RESTART] = 0
+        self._want_standby(STANDBY_DELAY_MS if status < 0 else STANDBY_RETRY_MS)
+
+    def _worker_ended(self, status: int) -> Callable[[], int] | None:
+        """Have the standby take over; or, where nobody is to, returns how to end."""
+        session, now_ns = self._session, time.monotonic_ns()
+        if session[Field.ENDING]:
+            return lambda: self._finish(status)
+        if not session[Field.UP]:
+            return lambda: self._never_up(status)
+        if not session[Field.SURVIVES]:
+            return lambda: self._lost(f"the worker ended ({status}), and nobody can succeed it")
+        lived_ns = now_ns - session[Field.GO_NS]
+        answered = session[Field.FIRST_REPLY_NS] > session[Field.GO_NS]
+        self._deaths = 0 if answered or lived_ns > STEADY_NS else self._deaths + 1
+        if self._deaths >= DEATHS_MAX:
+            return lambda: self._lost(
+                f"{self._deaths} workers in a row ended without an answer, the last with {status}"
+            )
+        if session[Field.ENDED_NS] < session[Field.SERVING_NS]:  # else we killed it, and know when
+            session[Field.ENDED_NS] = now_ns
+        if self._standby is None:
+            self._start_standby()
+            assert self._standby is not None
+        session[Field.TAKEOVERS] += 1
+        session[Field.GO_NS] = now_ns
+        os.eventfd_write(self._standby.go, 1)
+        # The rest has time.
+        self._forget(self._worker)
+        self._worker, self._standby = self._standby, None
+        session[Field.WORKER_PID] = self._worker.pid
+        session[Field.STANDBY_PID] = session[Field.STANDBY_READY] = session[Field.RESTART] = 0
+        self._standby_at_ns = 0
+        return None
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def _finish(self, status: int) -> int:
+        """The worker took the instance down, or could not bring it up: nothing must be left."""
+        from vswapfs.daemon import lock, takedown
+
+        self._end_standby()
+        try:
+            takedown.take_down_remains(self._name, lambda _text: None, force=True)
+        except HostError as error:
+            self._log(f"not all was cleared up: {error}")
+        lock.let_go(self._name, self._handed.lock)
+        return status
+
+    def _never_up(self, status: int) -> int:
+        from vswapfs.daemon.report import Reporter
+        from vswapfs.format.message import Failure
+
+        message = f"the worker of {self._name} ended with {status} before the instance was up"
+        self._log(message)
+        reporter = Reporter(to_pipe=not self._session[Field.FOREGROUND])
+        log = instance.log_path(self._name)
+        self._finish(status)
+        with contextlib.suppress(VswapError):
+            reporter.end(Failure(message, f"see the kernel's log, and {log}", HostError.exit_code))
+        return HostError.exit_code
+
+    def _lost(self, why: str) -> int:
+        """Nobody serves any more: waiting requests get errors; off --force clears up."""
+        from vswapfs.fuse import mount
+
+        self._log(f"giving up: {why}")
+        self._end_standby()
+        if found := mount.find(self._name):
+            mount.abort(found[1])
+        return 1
+
+    def _log(self, text: str) -> None:
+        if self._session[Field.FOREGROUND]:
+            print(f"vswapfs: {text}", file=sys.stderr)
+            return
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S,000')} ERROR   supervisor: {text}\n"
+        with contextlib.suppress(OSError), open(instance.log_path(self._name), "a") as log:  # noqa: PTH123
+            log.write(line)
+
+
+def run(name: str, handed: Handed, worker: int | None = None) -> int:
+    """Supervise an instance until it is no more."""
+    hardening.flush_io_thread()
+    hardening.spare_from_oom_killer()
+    hardening.lock_all_memory()
+    gc.disable()
+    return Supervisor(name, handed, worker).run()

@@ -1,0 +1,173 @@
+"""The session: what a successor must know beside the store's buffers. One small file in memory.
+
+Owns its layout. Never maps, opens or asks anything. Always holds: every word is replaced in one
+8-byte store, and what a word vouches for was written before it; so the session is valid at every
+instant, whoever was killed.
+
+    [0, 4096)          words of 8 bytes, in the order of Field
+    [4096, 8192)       the kernel's INIT request, INIT_BYTES of it: it is never sent again
+    [8192, 1 MiB)      the instance's Config as JSON, CONFIG_BYTES of it
+    [1 MiB, ...)       tiers by number, 8192 bytes each, number 1 first:
+                       state, slot_count, size_bytes, path_bytes (8 bytes each), uuid (16), path
+
+VERSION stands for all state that is handed over: this file and the store's buffers. A worker that
+knows another version does not touch them.
+"""
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from vswapfs.errors import InstanceError, UsageError
+
+VERSION: Final = 1
+MAGIC: Final = int.from_bytes(b"vswapses", "little")
+
+WORDS_BYTES: Final = 4096
+_INIT_AT: Final = WORDS_BYTES
+_CONFIG_AT: Final = 8192
+_TIERS_AT: Final = 1 << 20
+_TIER_BYTES: Final = 8192
+_PATH_AT: Final = 48
+_TIER_COUNT: Final = 255
+SESSION_BYTES: Final = _TIERS_AT + _TIER_COUNT * _TIER_BYTES
+
+ABSENT: Final = 0
+PRESENT: Final = 1
+REMOVED: Final = 2
+
+
+class Field(IntEnum):
+    """The words. Times are of CLOCK_MONOTONIC."""
+
+    MAGIC = 0
+    VERSION = 1
+    SURVIVES = 2
+    """1: a worker that dies is replaced. 0: this machine cannot keep the state out of swap."""
+    JOURNAL = 3
+    """1: unanswered requests are kept in the journal, and the kernel is not asked to resend."""
+    FOREGROUND = 4
+    STARTED_NS = 5
+    UP = 6
+    """1: the instance was brought up; before that a worker that dies is the end."""
+    ENDING = 7
+    """1: the worker ends on purpose, and nobody shall succeed it."""
+    SUPERVISOR_PID = 8
+    WORKER_PID = 9
+    STANDBY_PID = 10
+    STANDBY_READY = 11
+    TAKEOVERS = 12
+    GO_NS = 13
+    """When the supervisor let the worker of now go."""
+    ENDED_NS = 14
+    """When the worker before it was killed by the supervisor, or seen to have ended."""
+    SERVING_NS = 15
+    FIRST_REPLY_NS = 16
+    RESTART = 17
+    """1: a worker asks to be replaced; 2: by the standby that was started for it; 0: it was, or
+    REFUSED says why not."""
+    REFUSED = 18
+    """How the standby of a restart ended, 1 and its exit status: it was not let go."""
+    INIT_BYTES = 19
+    CONFIG_BYTES = 20
+
+
+class TierEntry(NamedTuple):
+    """A tier as a successor finds it again. Of one that was removed only the slots count."""
+
+    number: int
+    is_present: bool
+    slot_count: int
+    size_bytes: int
+    uuid: bytes
+    path: str
+
+
+class Session:
+    """A view over the file. Index it by Field."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._words = view[:WORDS_BYTES].cast("Q")
+
+    def __getitem__(self, field: Field) -> int:
+        return self._words[field]
+
+    def __setitem__(self, field: Field, value: int) -> None:
+        self._words[field] = value
+
+    def begin(self, config: bytes) -> None:
+        """Make an all-zero file a session. Raises UsageError."""
+        if len(config) > _TIERS_AT - _CONFIG_AT:
+            raise UsageError(
+                f"the configuration takes {len(config)} bytes: at most {_TIERS_AT - _CONFIG_AT}",
+                remedy="fewer tiers, or shorter paths",
+            )
+        self._view[_CONFIG_AT : _CONFIG_AT + len(config)] = config
+        self[Field.CONFIG_BYTES] = len(config)
+        self[Field.VERSION] = VERSION
+        self[Field.MAGIC] = MAGIC
+
+    def check_version(self) -> None:
+        """Raises InstanceError if the state is not of the version that this program knows."""
+        found = self[Field.VERSION]
+        if self[Field.MAGIC] != MAGIC or found != VERSION:
+            raise InstanceError(
+                f"the state has version {found}, and this program knows {VERSION}",
+                remedy="vswapctl off, then on",
+            )
+
+    @property
+    def config(self) -> bytes:
+        return bytes(self._view[_CONFIG_AT : _CONFIG_AT + self[Field.CONFIG_BYTES]])
+
+    @property
+    def init_request(self) -> bytes:
+        """Empty as long as the kernel has not sent it."""
+        return bytes(self._view[_INIT_AT : _INIT_AT + self[Field.INIT_BYTES]])
+
+    def keep_init(self, request: bytes) -> None:
+        if len(request) > _CONFIG_AT - _INIT_AT:
+            raise ValueError(f"an INIT request of {len(request)} bytes")
+        self._view[_INIT_AT : _INIT_AT + len(request)] = request
+        self[Field.INIT_BYTES] = len(request)
+
+    # -- tiers -------------------------------------------------------------------------------
+
+    def _tier(self, number: int) -> memoryview:
+        start = _TIERS_AT + (number - 1) * _TIER_BYTES
+        return self._view[start : start + _TIER_BYTES]
+
+    def keep_tier(self, tier: TierEntry) -> None:
+        """Before a segment goes there: all of the entry, then the word that makes it one."""
+        entry = self._tier(tier.number)
+        path = tier.path.encode(errors="surrogateescape")
+        if len(path) > _TIER_BYTES - _PATH_AT:
+            raise ValueError(f"a path of {len(path)} bytes")
+        words = entry[:32].cast("Q")
+        words[1:4] = memoryview(
+            b"".join(n.to_bytes(8, "little") for n in (tier.slot_count, tier.size_bytes, len(path)))
+        ).cast("Q")
+        entry[32:_PATH_AT] = tier.uuid
+        entry[_PATH_AT : _PATH_AT + len(path)] = path
+        words[0] = PRESENT
+
+    def drop_tier(self, number: int) -> None:
+        """After the last segment has left it. Its number, and those of its slots, stay taken."""
+        self._tier(number)[:8].cast("Q")[0] = REMOVED
+
+    def tiers(self) -> list[TierEntry]:
+        """All that there ever were, in the order of their numbers."""
+        found = []
+        for number in range(1, _TIER_COUNT + 1):
+            entry = self._tier(number)
+            state, slot_count, size_bytes, path_bytes = entry[:32].cast("Q")
+            if state == ABSENT:
+                break
+            path = bytes(entry[_PATH_AT : _PATH_AT + path_bytes])
+            found.append(
+                TierEntry(
+                    number, state == PRESENT, slot_count, size_bytes, bytes(entry[32:_PATH_AT]),
+                    path.decode(errors="surrogateescape"),
+                )
+            )  # fmt: skip
+        return found
