@@ -73,7 +73,8 @@ def measure_peer(report: Report, peer: str, number: int, scale: Scale) -> None:
         group.set_limit(scale.held_bytes // 8)
         with held_pages(group, device, scale.held_bytes):
             group.set_limit(2 * scale.held_bytes)
-            add(bars.SWAPOFF, timed_s("swapoff", device.path, timeout_s=SWAPOFF_TIMEOUT_S), bars.S)
+            command = device.off or ("swapoff", device.path)
+            add(bars.SWAPOFF, timed_s(*command, timeout_s=SWAPOFF_TIMEOUT_S), bars.S)
 
 
 def idle_percent(device: Device) -> float:
