@@ -41,7 +41,7 @@ from vswapfs.core.descriptor import (
 )
 from vswapfs.core.homes import Fetched, Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
-from vswapfs.core.samefill import ZERO_PAGE, FillPatterns, pattern_of
+from vswapfs.core.samefill import PATTERN_BYTES, ZERO_PAGE, FillPatterns, pattern_of
 from vswapfs.core.segment import (
     FREE,
     SLOT_SHIFT,
@@ -62,6 +62,7 @@ from vswapfs.format.record import (
     HEADER_BYTES,
     PAGE_FACTOR,
 )
+from vswapfs.units import PAGE_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
@@ -208,47 +209,57 @@ class Store:
 
     # -- the three verbs ---------------------------------------------------------------------
 
-    def store(self, page: int, data: bytes) -> None:
-        """Keep ``data`` (4096 bytes) as the contents of the page.
+    def store(self, first: int, data: bytes | memoryview) -> None:
+        """Keep ``data``, one or more whole pages, as the contents of the pages from ``first`` on.
 
-        Raises PoolFullError; the page's earlier contents are still there then.
+        Raises PoolFullError; the pages up to the one without room are stored then, and the others
+        hold what they held. Several at once because what is looked up once a call costs as much as
+        a page's checksum.
         """
-        if self.same_filled is not SameFilled.OFF:
-            pattern = pattern_of(data)
-            if pattern is not None and self._store_filled(page, pattern):
-                return
-        codec, payload = encode(data)
-        payload_bytes = len(payload)
-        length_bytes = HEADER_BYTES + payload_bytes
-        head = self.heads[INCOMPRESSIBLE if codec == CODEC_RAW else COMPRESSED]
-        offset = head.reserve(length_bytes)
-        if offset < 0:
-            self._next_segment(head)
+        view = memoryview(data)
+        words, pool = self.words, self.pool
+        live_bytes, live_pages = self.segments.live_bytes, self.segments.live_pages
+        compressed, incompressible = self.heads[COMPRESSED], self.heads[INCOMPRESSIBLE]
+        look_for_pattern = self.same_filled is not SameFilled.OFF
+        for page, at in enumerate(range(0, len(view), PAGE_BYTES), first):
+            contents = view[at : at + PAGE_BYTES].tobytes()
+            # The last word first: it tells most pages apart for a third of the price of the whole.
+            if look_for_pattern and contents[:PATTERN_BYTES] == contents[-PATTERN_BYTES:]:
+                pattern = pattern_of(contents)
+                if pattern is not None and self._store_filled(page, pattern):
+                    continue
+            codec, payload = encode(contents)
+            payload_bytes = len(payload)
+            length_bytes = HEADER_BYTES + payload_bytes
+            head = incompressible if codec == CODEC_RAW else compressed
             offset = head.reserve(length_bytes)
-        at = head.base + offset
-        HEADER.pack_into(  # record.binding, without its calls
-            self.pool,
-            at,
-            checksum(data) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
-            page,
-            codec << CODEC_SHIFT | payload_bytes - 1,
-        )
-        at += HEADER_BYTES
-        self.pool[at : at + payload_bytes] = payload
-        segment = head.segment
-        word = (
-            segment << SEGMENT_SHIFT
-            | offset << OFFSET_SHIFT
-            | length_bytes << LENGTH_SHIFT
-            | STORED
-        )
-        old = self.words[page]
-        self.words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
-        self.segments.live_bytes[segment] += length_bytes
-        self.segments.live_pages[segment] += 1
-        if codec == CODEC_RAW:
-            self.incompressible_pages += 1
-        self._replaced(page, old)
+            if offset < 0:
+                self._next_segment(head)
+                offset = head.reserve(length_bytes)
+            start = head.base + offset
+            HEADER.pack_into(  # record.binding, without its calls
+                pool,
+                start,
+                checksum(contents) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
+                page,
+                codec << CODEC_SHIFT | payload_bytes - 1,
+            )
+            start += HEADER_BYTES
+            pool[start : start + payload_bytes] = payload
+            segment = head.segment
+            word = (
+                segment << SEGMENT_SHIFT
+                | offset << OFFSET_SHIFT
+                | length_bytes << LENGTH_SHIFT
+                | STORED
+            )
+            old = words[page]
+            words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
+            live_bytes[segment] += length_bytes
+            live_pages[segment] += 1
+            if codec == CODEC_RAW:
+                self.incompressible_pages += 1
+            self._replaced(page, old)
 
     def _store_filled(self, page: int, pattern: bytes) -> bool:
         if self.same_filled is SameFilled.ZERO and any(pattern):
