@@ -10,9 +10,11 @@ from typing import Any
 import click
 from benchmarks import device as device_benchmark
 from benchmarks import memory, store
+from benchmarks import real as real_benchmark
 from benchmarks import swap as swap_benchmark
 from benchmarks import tiers as tiers_benchmark
 from benchmarks.host import BenchError
+from benchmarks.programs import PROGRAMS
 from benchmarks.report import Report
 
 
@@ -70,9 +72,24 @@ def swap(quick: bool, save: bool, risky: bool) -> None:
     """Swapping for real, beside zram, zswap and a swap file.
 
     A process of 1 GiB in a memory cgroup of 256 MiB: fill, verify in order, touch at random; a fill
-    with 0xff; the time to free what is swapped, and to swapoff; processor while idle.
+    with 0xff; one process and 32 that fill, touch and free memory as usemem does; the time to free
+    what is swapped, and to swapoff; processor while idle.
     """
     show(swap_benchmark.measure(quick=quick, risky=risky), save=save)
+
+
+@main.command()
+@click.argument("names", metavar="[PROGRAM]...", nargs=-1, type=click.Choice(tuple(PROGRAMS)))
+@quick_option("Half the memory, 2 rounds instead of 3.")
+@save_option
+def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
+    """Real programs in a memory cgroup, beside zram, zswap, a swap file, and enough RAM.
+
+    compile: gcc -O2, 8 at a time. redis: a server with more data than memory, under
+    redis-benchmark; its values are compared with what was written. matrix: a product of two
+    matrices in numpy, verified. All of them, unless some are named.
+    """
+    show(real_benchmark.measure(names or PROGRAMS, quick=quick), save=save)
 
 
 @main.command()
