@@ -11,6 +11,7 @@ import click
 from benchmarks import device as device_benchmark
 from benchmarks import memory, store
 from benchmarks import real as real_benchmark
+from benchmarks import scale as scale_benchmark
 from benchmarks import swap as swap_benchmark
 from benchmarks import tiers as tiers_benchmark
 from benchmarks.host import BenchError
@@ -90,6 +91,19 @@ def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
     matrices in numpy, verified. All of them, unless some are named.
     """
     show(real_benchmark.measure(names or PROGRAMS, quick=quick), save=save)
+
+
+@main.command()
+@quick_option("Up to 16 GiB instead of 64, tiers up to 4 GiB instead of 16, 2 rounds instead of 3.")
+@save_option
+def scale(quick: bool, save: bool) -> None:
+    """Memory beyond payload and time per page: areas from 1 to 64 GiB, tiers from 1 to 16 GiB.
+
+    sparse: 8 pages of each cluster of 512. stored, filled: all slots. on a tier: 512 MiB of pages
+    that do not compress, nearly all of them on a file tier as large as the area. Reads and writes
+    of 4 KiB at random, one at a time, through the mounted file, median.
+    """
+    show(scale_benchmark.measure(quick=quick), save=save)
 
 
 @main.command()
