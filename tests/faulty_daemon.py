@@ -28,10 +28,10 @@ def store_raises() -> None:
     """store, load and discard fail like a defect on pages that begin with MARK."""
     store, load, discard = Store.store, Store.load, Store.discard
 
-    def faulty_store(self: Store, page: int, data: bytes) -> None:
-        if data.startswith(MARK + b" STORE"):
+    def faulty_store(self: Store, first: int, data: bytes | memoryview) -> None:
+        if bytes(data).startswith(MARK + b" STORE"):
             raise ZeroDivisionError("fault in store")
-        store(self, page, data)
+        store(self, first, data)
 
     def faulty_load(self: Store, page: int) -> bytes:
         data = load(self, page)
@@ -118,6 +118,7 @@ def bad_medium() -> None:
     FileBacking.read_into, FileBacking.write = (  # type: ignore[method-assign]
         faulty_read, faulty_write,
     )  # fmt: skip
+    FileBacking.direct_fd = property(lambda self: -1)  # type: ignore[method-assign,assignment]
 
 
 def killed_at_step() -> None:

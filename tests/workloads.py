@@ -1,9 +1,11 @@
 """The known workload in a memory cgroup, and sampling an instance meanwhile."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from cgroup import MemoryCgroup, MemoryCgroupUnavailableError
@@ -40,6 +42,29 @@ class Peak(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join()
+
+
+@contextlib.contextmanager
+def held_memory(limit: int, size: str, mix: str) -> Iterator[tuple[MemoryCgroup, Any]]:
+    """A process that has filled so much memory, more than its cgroup's limit, and sits still."""
+    command = [
+        sys.executable, str(ROOT / "tools/workload.py"), "--size", size, "--mix", mix, "--json",
+        "--hold",
+    ]  # fmt: skip
+    try:
+        with MemoryCgroup(limit) as group:
+            command += ["--cgroup-procs", str(group.procs_path)]
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as process:
+                try:
+                    assert process.stdout
+                    assert any('"hold"' in line for line in process.stdout)
+                    yield group, process
+                finally:
+                    process.kill()
+    except MemoryCgroupUnavailableError as error:
+        missing(str(error))
 
 
 def workload(limit: int, size: str, mix: str, touches: int) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from typing import Any
 import click
 from benchmarks import device as device_benchmark
 from benchmarks import memory, store
+from benchmarks import real as real_benchmark
+from benchmarks import scale as scale_benchmark
 from benchmarks import swap as swap_benchmark
 from benchmarks import tiers as tiers_benchmark
 from benchmarks.host import BenchError
+from benchmarks.programs import PROGRAMS
 from benchmarks.report import Report
 
 
@@ -70,9 +73,37 @@ def swap(quick: bool, save: bool, risky: bool) -> None:
     """Swapping for real, beside zram, zswap and a swap file.
 
     A process of 1 GiB in a memory cgroup of 256 MiB: fill, verify in order, touch at random; a fill
-    with 0xff; the time to free what is swapped, and to swapoff; processor while idle.
+    with 0xff; one process and 32 that fill, touch and free memory as usemem does; the time to free
+    what is swapped, and to swapoff; processor while idle.
     """
     show(swap_benchmark.measure(quick=quick, risky=risky), save=save)
+
+
+@main.command()
+@click.argument("names", metavar="[PROGRAM]...", nargs=-1, type=click.Choice(tuple(PROGRAMS)))
+@quick_option("Half the memory, 2 rounds instead of 3.")
+@save_option
+def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
+    """Real programs in a memory cgroup, beside zram, zswap, a swap file, and enough RAM.
+
+    compile: gcc -O2, 8 at a time. redis: a server with more data than memory, under
+    redis-benchmark; its values are compared with what was written. matrix: a product of two
+    matrices in numpy, verified. All of them, unless some are named.
+    """
+    show(real_benchmark.measure(names or PROGRAMS, quick=quick), save=save)
+
+
+@main.command()
+@quick_option("Up to 16 GiB instead of 64, tiers up to 4 GiB instead of 16, 2 rounds instead of 3.")
+@save_option
+def scale(quick: bool, save: bool) -> None:
+    """Memory beyond payload and time per page: areas from 1 to 64 GiB, tiers from 1 to 16 GiB.
+
+    sparse: 8 pages of each cluster of 512. stored, filled: all slots. on a tier: 512 MiB of pages
+    that do not compress, nearly all of them on a file tier as large as the area. Reads and writes
+    of 4 KiB at random, one at a time, through the mounted file, median.
+    """
+    show(scale_benchmark.measure(quick=quick), save=save)
 
 
 @main.command()

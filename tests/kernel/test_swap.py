@@ -15,7 +15,9 @@ from machine import (
     swap_instance,
     wait_until,
 )
-from workloads import Peak, workload
+from workloads import Peak, held_memory, workload
+
+from vswapfs.host import swapin
 
 
 def test_workload_of_one_gib_comes_back_whole_and_its_memory_is_freed() -> None:
@@ -64,6 +66,22 @@ def test_full_pool_refuses_stores_and_loses_nothing() -> None:
         before = stats["pages"]["stored_total"]
         assert workload(96 << 20, "192M", "text:1", 0)["mismatch_count"] == 0
         assert instance.stats()["pages"]["stored_total"] > before
+
+
+def test_pages_are_asked_for_many_at_a_time_ahead_of_swapoff() -> None:
+    with (
+        swap_instance("tahead", "--size", "512M") as instance,
+        held_memory(48 << 20, "128M", "text:1") as (group, process),
+    ):
+        group.set_limit(512 << 20)
+        before = instance.stats()
+        swapin.ask_for_all(threading.Event())
+        after = instance.stats()
+        pages = after["pages"]["loaded_total"] - before["pages"]["loaded_total"]
+        requests = after["requests"]["read"] - before["requests"]["read"]
+        assert pages > (60 << 20) // 4096, "most of what is swapped"
+        assert pages / requests > 4
+        assert process.poll() is None
 
 
 def discard_max_bytes(instance: Instance) -> int:

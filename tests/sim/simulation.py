@@ -183,6 +183,10 @@ class Disk:
     def size_bytes(self) -> int:
         return self.memory.size_bytes
 
+    @property
+    def direct_fd(self) -> int:
+        return -1
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         fault = self._doing("read", lambda: self.faulty.read_into(offset, buffer))
         length = len(buffer)
@@ -314,7 +318,7 @@ class Simulation:
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
         self.store = Store(self.geometry, make_buffers(self.geometry))
-        lane = SimpleNamespace(submit=None, serve_parked=self._serve_parked)
+        lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
         self.tiering = Tiering(self.store, cast(Lane, lane), self.budget_bytes_per_day)
         self.tally = Tally()
         self.truth: dict[int, bytes] = {}

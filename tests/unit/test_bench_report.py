@@ -42,3 +42,13 @@ def test_another_peer_begins_in_each_round() -> None:
     assert [rotated("abc", count)[0] for count in range(4)] == ["a", "b", "c", "a"]
     assert sorted(rotated("abc", 2)) == ["a", "b", "c"]
     assert rotated([], 1) == []
+
+
+def test_with_a_reference_each_peer_is_shown_relative_to_it(report: Report) -> None:
+    sizes = Report("test", (), reference="1 GiB")
+    for peer, value in (("1 GiB", 2.0), ("4 GiB", 3.0)):
+        sizes.how[peer] = ""
+        sizes.add("read", peer, round_number=1, value=value, unit="us")
+    assert sizes.cell("read", "1 GiB") == "2"
+    assert sizes.cell("read", "4 GiB") == "3 (1.50)"
+    assert report.cell("read", "zram") == "2 (1.50)"

@@ -6,7 +6,8 @@ side by side.
 
 from typing import Final, NamedTuple
 
-US, PER_S, MB_PER_S, S, PERCENT = "us", "1/s", "MB/s", "s", "%"
+US, MS, S, PER_S, MB_PER_S, PERCENT = "us", "ms", "s", "1/s", "MB/s", "%"
+BYTES, MIB = "bytes", "MiB"
 
 DATA: Final = ("compressible", "incompressible")
 
@@ -15,6 +16,14 @@ ON_DISK: Final = "vswapfs on disk"
 """A peer: the same with hardly any RAM, so that its pages are on a tier on the swap file's disk."""
 
 FILL_FF, FREE, SWAPOFF, IDLE = "0xff fill", "free at exit", "swapoff", "idle processor"
+
+
+USEMEM_PROCESSES: Final = (1, 32)
+
+
+def usemem_case(processes: int, step: str) -> str:
+    """The name of a case of ``swap``."""
+    return f"usemem, {processes} {'process' if processes == 1 else 'processes'}, {step}"
 
 
 def device_case(data: str, size_kib: int, verb: str, depth: int) -> str:

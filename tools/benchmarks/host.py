@@ -4,10 +4,13 @@ Owns running things and reading how much processor they took. Never waits for ev
 is stuck in the kernel is left to whoever ends the device that it waits for.
 """
 
+import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +49,9 @@ def run(*argv: str, timeout_s: float = TIMEOUT_S) -> str:
     try:
         said, complained = process.communicate(timeout=timeout_s)
     except BaseException as error:
-        process.kill()  # and no wait: it may be stuck in the kernel
+        # All that it started too; and no wait: one may be stuck in the kernel.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         if isinstance(error, subprocess.TimeoutExpired):
             raise HangError(f"{name}: no end after {timeout_s:.0f} s") from None
         raise
@@ -73,6 +78,17 @@ def timed_s(*argv: str, timeout_s: float = TIMEOUT_S) -> float:
     started_s = time.monotonic()
     run(*argv, timeout_s=timeout_s)
     return time.monotonic() - started_s
+
+
+@contextmanager
+def time_limit(seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
+    """Call ``give_up``, which has to free what hangs in the body, when the body takes longer."""
+    timer = threading.Timer(seconds, give_up)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def cpu_s(pids: Iterable[int]) -> float:

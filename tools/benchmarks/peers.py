@@ -53,6 +53,8 @@ class Device:
     """Number of the FUSE connection behind it, if there is one."""
     discards: bool = False
     """Whether the peer is meant to be swapped to with discards."""
+    off: tuple[str, ...] = ()
+    """Its own command to end swapping to it, if there is one."""
 
     def abort(self) -> None:
         """Give it up: every request that waits for an answer gets an error."""
@@ -108,12 +110,15 @@ def _swap_off(device: Device) -> None:
 
 
 @contextmanager
-def _looped(server: Server, *, discards: bool = False) -> Iterator[Device]:
+def _looped(
+    server: Server, *, discards: bool = False, off: tuple[str, ...] = ()
+) -> Iterator[Device]:
     path = loop.attach(server.file)
     try:
-        yield Device(path, server.how, server.pids, server.connection, discards)
+        yield Device(path, server.how, server.pids, server.connection, discards, off)
     finally:
-        loop.detach(path, server.file)
+        if path in loop.attached_to(server.file):
+            loop.detach(path, server.file)
 
 
 @contextmanager
@@ -133,7 +138,8 @@ def vswapfs_file(*options: str) -> Iterator[Server]:
 def _vswapfs(size_bytes: int) -> Iterator[Device]:
     # More pool than needed for pages that do not compress: zram has no limit at all either.
     options = ("--size", str(size_bytes), "--pool-limit", str(size_bytes * 3 // 2))
-    with vswapfs_file(*options) as server, _looped(server, discards=True) as device:
+    off = (VSWAPCTL, "off", INSTANCE)
+    with vswapfs_file(*options) as server, _looped(server, discards=True, off=off) as device:
         yield device
 
 

@@ -40,6 +40,8 @@ VERSION_COMMANDS: Final = (
     ("nbdkit", "--version"),
     ("nbdfuse", "--version"),
     ("zramctl", "--version"),
+    ("gcc", "--version"),
+    ("redis-benchmark", "--version"),
 )
 
 console = Console()
@@ -58,9 +60,12 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Report:
-    """The samples of one command; ``bars`` is what was aimed at."""
+    """The samples of one command; ``bars`` is what was aimed at.
 
-    def __init__(self, command: str, bars: Sequence[Bar]) -> None:
+    Tables show vswapfs relative to each peer; with a ``reference``, each peer relative to that one.
+    """
+
+    def __init__(self, command: str, bars: Sequence[Bar], *, reference: str = "") -> None:
         self.command = command
         self.samples: list[Sample] = []
         self.how: dict[str, str] = {}
@@ -68,6 +73,7 @@ class Report:
         self.failures: dict[str, str] = {}
         """By peer: why it was skipped, or given up half way."""
         self._bars = bars
+        self._reference = reference
         self._began = datetime.now(UTC)
         self._load_before = os.getloadavg()[0]
 
@@ -150,21 +156,24 @@ class Report:
 
     def _medians_table(self) -> Table:
         rounds = max((sample.round for sample in self.samples), default=0)
-        table = Table(title=f"{self.command}: median of {rounds} rounds ({OURS} / peer)")
+        relation = f"of that of {self._reference}" if self._reference else f"{OURS} / peer"
+        table = Table(title=f"{self.command}: median of {rounds} rounds ({relation})")
         table.add_column("")
         table.add_column("unit")
         for peer in self.peers():
             table.add_column(peer, justify="right")
         for case in self.cases():
-            cells = [self._median_cell(case, peer) for peer in self.peers()]
+            cells = [self.cell(case, peer) for peer in self.peers()]
             table.add_row(case, self.unit(case), *cells)
         return table
 
-    def _median_cell(self, case: str, peer: str) -> str:
+    def cell(self, case: str, peer: str) -> str:
+        """The median, and the ratio that goes with it."""
         median = self.median(case, peer)
         if median is None:
             return "-"
-        ratio = self.ratio(case, OURS, peer) if peer != OURS else None
+        over, under = (peer, self._reference) if self._reference else (OURS, peer)
+        ratio = self.ratio(case, over, under) if over != under else None
         return shown(median) if ratio is None else f"{shown(median)} ({ratio:.2f})"
 
     def _bars_table(self) -> Table:

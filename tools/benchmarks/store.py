@@ -83,11 +83,16 @@ def metadata(size_gib: int) -> None:
 
 
 def chunk(kind: str, first: int) -> mmap.mmap:
-    """1 MiB of pages: all 0xff, or zeros with the page number in them."""
-    buffer = _buffers.setdefault(kind, mmap.mmap(-1, CHUNK_PAGES * PAGE_BYTES))
-    if kind == "filled":
-        buffer[:] = b"\xff" * len(buffer)
-    else:
+    """1 MiB of pages: all 0xff ("filled"), or zeros ("stored") or random bytes ("incompressible")
+    with the page number in them."""
+    if kind not in _buffers:
+        buffer = _buffers[kind] = mmap.mmap(-1, CHUNK_PAGES * PAGE_BYTES)
+        if kind == "filled":
+            buffer[:] = b"\xff" * len(buffer)
+        elif kind == "incompressible":
+            buffer[:] = random.Random(1).randbytes(len(buffer))
+    buffer = _buffers[kind]
+    if kind != "filled":
         for index in range(CHUNK_PAGES):
             struct.pack_into("<Q", buffer, index * PAGE_BYTES + 100, first + index)
     return buffer

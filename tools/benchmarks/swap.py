@@ -12,7 +12,7 @@ from benchmarks import bars
 from benchmarks.host import MIB, BenchError, cpu_s, timed_s, wait_until_idle
 from benchmarks.peers import RISKY_SWAP_PEERS, SWAP_PEERS, Device, swap_area
 from benchmarks.report import Report, rotated
-from benchmarks.swapping import fill_with_ff, held_pages, run_workload
+from benchmarks.swapping import fill_with_ff, held_pages, run_workload, use_memory
 from vswapfs.errors import VswapError
 
 IDLE_S: Final = 10.0
@@ -66,6 +66,15 @@ def measure_peer(report: Report, peer: str, number: int, scale: Scale) -> None:
         if peer == bars.ON_DISK:
             return  # how long it takes to empty tiers: tools/bench tiers
         add(bars.FILL_FF, fill_with_ff(group, device, scale.work_bytes), bars.MB_PER_S)
+        for processes in bars.USEMEM_PROCESSES:
+            took_s = use_memory(group, device, scale.work_bytes, processes, scale.touches)
+            figures = {
+                "sequential": (scale.work_bytes / took_s["sequential"] / 1e6, bars.MB_PER_S),
+                "random": (scale.touches / took_s["random"], bars.PER_S),
+                "free": (took_s["free"], bars.S),
+            }
+            for way, (value, unit) in figures.items():
+                add(bars.usemem_case(processes, way), value, unit)
         with held_pages(group, device, scale.work_bytes) as holder:
             if device.pids:
                 add(bars.IDLE, idle_percent(device), bars.PERCENT)
@@ -73,7 +82,8 @@ def measure_peer(report: Report, peer: str, number: int, scale: Scale) -> None:
         group.set_limit(scale.held_bytes // 8)
         with held_pages(group, device, scale.held_bytes):
             group.set_limit(2 * scale.held_bytes)
-            add(bars.SWAPOFF, timed_s("swapoff", device.path, timeout_s=SWAPOFF_TIMEOUT_S), bars.S)
+            command = device.off or ("swapoff", device.path)
+            add(bars.SWAPOFF, timed_s(*command, timeout_s=SWAPOFF_TIMEOUT_S), bars.S)
 
 
 def idle_percent(device: Device) -> float:

@@ -7,21 +7,21 @@ is freed by giving the device up.
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from cgroup import MemoryCgroup
 
-from benchmarks.host import ROOT, BenchError, HangError, run
+from benchmarks.host import ROOT, BenchError, HangError, run, time_limit
 from benchmarks.peers import Device
 from vswapfs.host import swap
 
 WORKLOAD: Final = str(ROOT / "tools/workload.py")
 HOG: Final = str(Path(__file__).with_name("hog.py"))
+USEMEM: Final = str(Path(__file__).with_name("usemem.py"))
 HELD_MIX: Final = "text:6,random:2"
 """Of pages that are held: without those of one pattern, which take no room."""
 
@@ -32,9 +32,9 @@ def run_workload(
     group: MemoryCgroup, device: Device, size_bytes: int, touches: int
 ) -> dict[str, Any]:
     """tools/workload.py to its end; its phases by name. Every byte is compared on the way."""
-    said = _run(
-        device, WORKLOAD, "--json", "--size", str(size_bytes), "--touches", str(touches),
-        "--cgroup-procs", str(group.procs_path),
+    said = run_on(
+        device, sys.executable, WORKLOAD, "--json", "--size", str(size_bytes),
+        "--touches", str(touches), "--cgroup-procs", str(group.procs_path),
     )  # fmt: skip
     result = json.loads(said.splitlines()[-1])["result"]
     return {phase["phase"]: phase for phase in result["phases"]}
@@ -42,12 +42,28 @@ def run_workload(
 
 def fill_with_ff(group: MemoryCgroup, device: Device, size_bytes: int) -> float:
     """Fill so much memory with 0xff; MB/s."""
-    return float(_run(device, HOG, str(group.procs_path), str(size_bytes)))
+    return float(run_on(device, sys.executable, HOG, str(group.procs_path), str(size_bytes)))
 
 
-def _run(device: Device, *argv: str) -> str:
+def use_memory(
+    group: MemoryCgroup, device: Device, size_bytes: int, processes: int, touches: int
+) -> dict[str, float]:
+    """Fill so much memory in so many processes, touch it at random, free it; seconds by step."""
+    figures = (str(figure) for figure in (size_bytes, processes, touches))
+    said = run_on(device, sys.executable, USEMEM, str(group.procs_path), *figures)
+    took_s: dict[str, float] = json.loads(said)
+    return took_s
+
+
+def in_group(group: MemoryCgroup, *argv: str) -> tuple[str, ...]:
+    """The command, made to move into the cgroup first."""
+    return ("sh", "-c", 'echo 0 >"$0" && exec "$@"', str(group.procs_path), *argv)
+
+
+def run_on(device: Device, *argv: str) -> str:
+    """Run what needs the device to go on: if it hangs, the device is given up."""
     try:
-        return run(sys.executable, *argv, timeout_s=TIMEOUT_S)
+        return run(*argv, timeout_s=TIMEOUT_S)
     except HangError:
         device.abort()
         raise
@@ -90,14 +106,8 @@ class Holder:
             self._process.wait()  # with a timeout it would look only every 50 ms
             return time.monotonic() - began_s
 
-    @contextmanager
-    def _time_limit(self) -> Iterator[None]:
-        timer = threading.Timer(TIMEOUT_S, self._give_up)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _time_limit(self) -> AbstractContextManager[None]:
+        return time_limit(TIMEOUT_S, self._give_up)
 
     def _give_up(self) -> None:
         self._device.abort()

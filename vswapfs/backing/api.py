@@ -21,6 +21,10 @@ class Backing(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def direct_fd(self) -> int:
+        """A descriptor that blocks can be read from past this object; -1 if there is none."""
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from there."""
 

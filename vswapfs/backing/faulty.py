@@ -45,6 +45,10 @@ class FaultyBacking:
     def size_bytes(self) -> int:
         return self._inner.size_bytes
 
+    @property
+    def direct_fd(self) -> int:
+        return -1  # or reads would go past the faults
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         number, fault = self._begin(Fault.SHORT, Fault.FLIP, Fault.MISPLACED)
         if fault is Fault.SHORT:

@@ -70,6 +70,10 @@ class FileBacking:
     def size_bytes(self) -> int:
         return self._size_bytes
 
+    @property
+    def direct_fd(self) -> int:
+        return self._fd
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         check_range(self._size_bytes, offset, len(buffer))
         done = 0

@@ -31,6 +31,10 @@ class MemoryBacking:
     def size_bytes(self) -> int:
         return len(self._data)
 
+    @property
+    def direct_fd(self) -> int:
+        return -1
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         with self._checked(offset, len(buffer)):
             buffer[:] = self._data[offset : offset + len(buffer)]

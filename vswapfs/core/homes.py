@@ -82,6 +82,9 @@ class TierIo(Protocol):
     def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
         """Read records; ``done`` gets the verified pages, or why not, on the lane."""
 
+    def reap(self) -> None:
+        """Reads may have ended: see to those that have. Called often."""
+
 
 class Homes:
     """Plans over a segment table."""

@@ -1,6 +1,7 @@
-"""The recount: a successor counts again what its predecessor had derived, while it serves.
+"""What is found through the descriptors: counts, for a successor; and the pages of a segment.
 
-Owns which clusters have been counted. Counts live bytes, pages of clusters and patterns from the
+The recount: a successor counts again what its predecessor had derived, while it serves. Owns which
+clusters have been counted. Counts live bytes, pages of clusters and patterns from the
 descriptors alone, a cluster (512 pages) at a time and in any order: before a page changes, its
 cluster is counted (``reach``), so that the change adjusts a count that is there. Always holds: what
 is counted of a segment or a pattern is at most what is there. Therefore, until all is counted,
@@ -10,7 +11,8 @@ nobody may conclude from a count of 0: no segment is freed, cleaned, sealed, ope
 Clusters of which no byte was ever written are not read: that would take memory for them.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
@@ -26,6 +28,8 @@ from vswapfs.core.descriptor import (
     OFFSET_SHIFT,
     SEGMENT_SHIFT,
     STORED,
+    parity_holds,
+    place,
 )
 from vswapfs.core.segment import FREE
 from vswapfs.format.record import HEADER_BYTES, RECORD_MAX_BYTES
@@ -33,8 +37,8 @@ from vswapfs.format.record import HEADER_BYTES, RECORD_MAX_BYTES
 if TYPE_CHECKING:
     from vswapfs.core.store import Store
 
-_CLUSTER_BYTES = CLUSTER_PAGES * DESCRIPTOR_BYTES
-_EMPTY_CLUSTER = bytes(_CLUSTER_BYTES)
+_CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
+_EMPTY_CLUSTER: Final = bytes(_CLUSTER_BYTES)
 
 
 class Recount:
@@ -55,11 +59,11 @@ class Recount:
         segments = store.segments
         self._is_used = [home & 3 != FREE for home in segments.homes[: segments.count].tolist()]
 
-    def reach(self, page: int) -> None:
-        """The page is about to change."""
-        cluster = page >> CLUSTER_SHIFT
-        if not self._counted[cluster]:
-            self._count(cluster)
+    def reach(self, first: int, page_count: int) -> None:
+        """These pages are about to change."""
+        for cluster in range(first >> CLUSTER_SHIFT, (first + page_count - 1 >> CLUSTER_SHIFT) + 1):
+            if not self._counted[cluster]:
+                self._count(cluster)
 
     def step(self, clusters: int) -> bool:
         """Count so many clusters on; False when all are counted."""
@@ -111,3 +115,21 @@ class Recount:
                 damaged += 1
         store.incompressible_pages += incompressible
         store.damaged_descriptors += damaged
+
+
+def pages_in(store: "Store", segment: int) -> Iterator[int]:
+    """All pages whose records lie in the segment, found through the descriptors."""
+    segment_bytes = store.geometry.segment_bytes
+    for cluster, page_count in enumerate(store.cluster_pages):
+        if not page_count:
+            continue
+        first = cluster << CLUSTER_SHIFT
+        for page, word in enumerate(store.words[first : first + CLUSTER_PAGES].tolist(), first):
+            if word >> SEGMENT_SHIFT == segment and word & KIND_MASK == STORED:
+                _segment, offset_bytes, length_bytes = place(word)
+                if (
+                    parity_holds(word)
+                    and HEADER_BYTES < length_bytes <= RECORD_MAX_BYTES
+                    and offset_bytes + length_bytes <= segment_bytes
+                ):
+                    yield page

@@ -26,10 +26,7 @@ ZERO: Final = 0
 def pattern_of(data: bytes) -> bytes | None:
     """The 8 bytes that a page of 4096 bytes repeats, or None."""
     pattern = data[:PATTERN_BYTES]
-    # The last word first: it tells most pages apart for a third of the price of the whole.
-    if pattern == data[-PATTERN_BYTES:] and data == pattern * _REPEATS:
-        return pattern
-    return None
+    return pattern if data == pattern * _REPEATS else None
 
 
 class FillPatterns:

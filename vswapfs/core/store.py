@@ -11,7 +11,7 @@ Always holds: what `load` returns is what was last stored there, or zeros; other
 """
 
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -34,15 +34,12 @@ from vswapfs.core.descriptor import (
     SEGMENT_SHIFT,
     STORED,
     filled,
-    parity_holds,
-    place,
 )
 from vswapfs.core.homes import Fetched, Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
-from vswapfs.core.recount import Recount
-from vswapfs.core.samefill import ZERO_PAGE, FillPatterns, pattern_of
+from vswapfs.core.recount import Recount, pages_in
+from vswapfs.core.samefill import PATTERN_BYTES, ZERO_PAGE, FillPatterns, pattern_of
 from vswapfs.core.segment import (
-    FREE,
     SLOT_SHIFT,
     TIER_MASK,
     TIER_SHIFT,
@@ -61,6 +58,7 @@ from vswapfs.format.record import (
     HEADER_BYTES,
     PAGE_FACTOR,
 )
+from vswapfs.units import PAGE_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
 _CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
@@ -123,7 +121,7 @@ class Store:
             self.pool,
             self.segments,
             self.heads[SURVIVORS],
-            self._pages_in,
+            lambda segment: pages_in(self, segment),
             self.homes.busy,
         )
         self.fetched: Fetched = {}
@@ -175,30 +173,6 @@ class Store:
             self.patterns.end_recount()
             self.segments.counted()
 
-    def _is_valid(self, word: int) -> bool:
-        """Whether a descriptor that is not empty can be followed at all."""
-        if not parity_holds(word):
-            return False
-        if word & KIND_MASK == FILLED:
-            return word >> INDEX_SHIFT < self.patterns.used_count
-        segment, offset, length_bytes = place(word)
-        return (
-            word & KIND_MASK == STORED
-            and segment < self.segments.count
-            and self.segments.state(segment) != FREE
-            and HEADER_BYTES < length_bytes <= record.RECORD_MAX_BYTES
-            and offset + length_bytes <= self.geometry.segment_bytes
-        )
-
-    def _pages_in(self, segment: int) -> Iterator[int]:
-        """All pages whose records lie in the segment, found through the descriptors."""
-        for cluster, page_count in enumerate(self.cluster_pages):
-            if page_count:
-                for page, word in enumerate(self._cluster(cluster), cluster << CLUSTER_SHIFT):
-                    is_there = word >> SEGMENT_SHIFT == segment and word & KIND_MASK == STORED
-                    if is_there and self._is_valid(word):
-                        yield page
-
     def _cluster(self, cluster: int) -> list[int]:
         """The descriptors of a cluster."""
         first = cluster << CLUSTER_SHIFT
@@ -207,49 +181,59 @@ class Store:
 
     # -- the three verbs ---------------------------------------------------------------------
 
-    def store(self, page: int, data: bytes) -> None:
-        """Keep ``data`` (4096 bytes) as the contents of the page.
+    def store(self, first: int, data: bytes | memoryview) -> None:
+        """Keep ``data``, one or more whole pages, as the contents of the pages from ``first`` on.
 
-        Raises PoolFullError; the page's earlier contents are still there then.
+        Raises PoolFullError; the pages up to the one without room are stored then, and the others
+        hold what they held. Several at once because what is looked up once a call costs as much as
+        a page's checksum.
         """
         if self.recount is not None:
-            self.recount.reach(page)
-        if self.same_filled is not SameFilled.OFF:
-            pattern = pattern_of(data)
-            if pattern is not None and self._store_filled(page, pattern):
-                return
-        codec, payload = encode(data)
-        payload_bytes = len(payload)
-        length_bytes = HEADER_BYTES + payload_bytes
-        head = self.heads[INCOMPRESSIBLE if codec == CODEC_RAW else COMPRESSED]
-        offset = head.reserve(length_bytes)
-        if offset < 0:
-            self._next_segment(head)
+            self.recount.reach(first, len(data) // PAGE_BYTES)
+        view = memoryview(data)
+        words, pool = self.words, self.pool
+        live_bytes, live_pages = self.segments.live_bytes, self.segments.live_pages
+        compressed, incompressible = self.heads[COMPRESSED], self.heads[INCOMPRESSIBLE]
+        look_for_pattern = self.same_filled is not SameFilled.OFF
+        for page, at in enumerate(range(0, len(view), PAGE_BYTES), first):
+            contents = view[at : at + PAGE_BYTES].tobytes()
+            # The last word first: it tells most pages apart for a third of the price of the whole.
+            if look_for_pattern and contents[:PATTERN_BYTES] == contents[-PATTERN_BYTES:]:
+                pattern = pattern_of(contents)
+                if pattern is not None and self._store_filled(page, pattern):
+                    continue
+            codec, payload = encode(contents)
+            payload_bytes = len(payload)
+            length_bytes = HEADER_BYTES + payload_bytes
+            head = incompressible if codec == CODEC_RAW else compressed
             offset = head.reserve(length_bytes)
-        at = head.base + offset
-        HEADER.pack_into(  # record.binding, without its calls
-            self.pool,
-            at,
-            checksum(data) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
-            page,
-            codec << CODEC_SHIFT | payload_bytes - 1,
-        )
-        at += HEADER_BYTES
-        self.pool[at : at + payload_bytes] = payload
-        segment = head.segment
-        word = (
-            segment << SEGMENT_SHIFT
-            | offset << OFFSET_SHIFT
-            | length_bytes << LENGTH_SHIFT
-            | STORED
-        )
-        old = self.words[page]
-        self.words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
-        self.segments.live_bytes[segment] += length_bytes
-        self.segments.live_pages[segment] += 1
-        if codec == CODEC_RAW:
-            self.incompressible_pages += 1
-        self._replaced(page, old)
+            if offset < 0:
+                self._next_segment(head)
+                offset = head.reserve(length_bytes)
+            start = head.base + offset
+            HEADER.pack_into(  # record.binding, without its calls
+                pool,
+                start,
+                checksum(contents) ^ head.binding ^ page * PAGE_FACTOR & CHECKSUM_MASK,
+                page,
+                codec << CODEC_SHIFT | payload_bytes - 1,
+            )
+            start += HEADER_BYTES
+            pool[start : start + payload_bytes] = payload
+            segment = head.segment
+            word = (
+                segment << SEGMENT_SHIFT
+                | offset << OFFSET_SHIFT
+                | length_bytes << LENGTH_SHIFT
+                | STORED
+            )
+            old = words[page]
+            words[page] = word | (word.bit_count() & 1) << PARITY_SHIFT
+            live_bytes[segment] += length_bytes
+            live_pages[segment] += 1
+            if codec == CODEC_RAW:
+                self.incompressible_pages += 1
+            self._replaced(page, old)
 
     def _store_filled(self, page: int, pattern: bytes) -> bool:
         if self.same_filled is SameFilled.ZERO and any(pattern):
@@ -323,7 +307,7 @@ class Store:
             cluster = page >> CLUSTER_SHIFT
             stop = min(end, cluster + 1 << CLUSTER_SHIFT)
             if self.recount is not None:
-                self.recount.reach(page)
+                self.recount.reach(page, 1)
             if self.cluster_pages[cluster]:
                 self._discard_in_cluster(cluster, page, stop)
             page = stop

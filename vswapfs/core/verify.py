@@ -10,7 +10,14 @@ import struct
 from vswapfs.core.descriptor import place
 from vswapfs.errors import LostPageError
 from vswapfs.format.codec import DecodeError, checksum, decode
-from vswapfs.format.record import CODEC_SHIFT, HEADER, HEADER_BYTES, binding
+from vswapfs.format.record import (
+    CHECKSUM_MASK,
+    CODEC_SHIFT,
+    HEADER,
+    HEADER_BYTES,
+    PAGE_FACTOR,
+    SEQUENCE_FACTOR,
+)
 from vswapfs.units import PAGE_BYTES
 
 
@@ -47,7 +54,8 @@ def verify(page: int, word: int, sequence: int, found: memoryview) -> bytes:
         raise lost(page, word, f"its descriptor leads nowhere ({error})") from None
     if owner != page:
         raise lost(page, word, f"the record is page {owner}'s")
-    expected = bound ^ binding(sequence, page)
+    # record.binding, without its calls
+    expected = bound ^ (sequence * SEQUENCE_FACTOR ^ page * PAGE_FACTOR) & CHECKSUM_MASK
     if checksum(data) != expected:
         raise lost(page, word, f"checksum is not {expected:016x}")
     return data

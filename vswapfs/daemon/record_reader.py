@@ -1,12 +1,13 @@
 """Reads records from tiers for the lane: neighbours in one read, each verified before it leaves.
 
-Owns the merging of reads and its scratch memory. Runs on I/O threads; never touches the store.
-Always holds: what it returns for a record is the verified page, or the reason why not.
+Owns the merging of reads and its scratch memory. Blocks, so it runs on I/O threads; never touches
+the store. Always holds: what it returns for a record is the verified page, or the reason why not.
+What can be read without blocking is not read here but in direct_reads.py.
 """
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.verify import verify
@@ -23,6 +24,52 @@ where one of 4 KiB takes 36 (measured)."""
 _log = logging.getLogger(__name__)
 
 
+class Run(NamedTuple):
+    """Records of one slot that are near enough to be read together: blocks of the tier."""
+
+    plans: list[RecordRead]
+    offset: int
+    length: int
+    skip: int
+    """Where the slot's bytes begin, counted from ``offset``: negative if before it."""
+
+
+def runs_of(plans: list[RecordRead], segment_bytes: int) -> list[Run]:
+    """What to read for these records, in the order in which they lie there."""
+    found: list[list[RecordRead]] = []
+    for plan in sorted(plans, key=lambda plan: (plan.tier, plan.slot, plan.offset_bytes)):
+        last = found[-1][-1] if found else None
+        if (
+            last
+            and (last.tier, last.slot) == (plan.tier, plan.slot)
+            and plan.offset_bytes - last.offset_bytes - last.length_bytes <= MERGE_GAP_BYTES
+        ):
+            found[-1].append(plan)
+        else:
+            found.append([plan])
+    return [_run(plans, segment_bytes) for plans in found]
+
+
+def _run(plans: list[RecordRead], segment_bytes: int) -> Run:
+    start = plans[0].offset_bytes // PAGE_BYTES * PAGE_BYTES
+    end = plans[-1].offset_bytes + plans[-1].length_bytes
+    length = -(-(end - start) // PAGE_BYTES) * PAGE_BYTES
+    return Run(plans, slot_offset_bytes(plans[0].slot, segment_bytes) + start, length, -start)
+
+
+def verify_run(run: Run, memory: memoryview, tier: Tier, fetched: Fetched) -> None:
+    """Add the pages of what was read."""
+    for plan in run.plans:
+        at = run.skip + plan.offset_bytes
+        try:
+            fetched[plan.version] = verify(
+                plan.page, plan.word, plan.sequence, memory[at : at + plan.length_bytes]
+            )
+        except LostPageError as lost:
+            lost.message += f"; tier {tier.path} at byte {run.offset + at}"
+            fetched[plan.version] = lost
+
+
 class RecordReader:
     """Over the tiers by number, which the lane adds to and removes from."""
 
@@ -34,62 +81,34 @@ class RecordReader:
     def read(self, plans: list[RecordRead]) -> Fetched:
         """On an I/O thread: neighbours in one read, each record verified."""
         fetched: Fetched = {}
-        plans = sorted(plans, key=lambda plan: (plan.tier, plan.slot, plan.offset_bytes))
         memory = self._scratch.pop() if self._scratch else scratch(2 * self._segment_bytes)
         try:
-            for run in _runs(plans):
+            for run in runs_of(plans, self._segment_bytes):
                 self._read_run(run, memory, fetched)
         finally:
             self._scratch.append(memory)
         return fetched
 
-    def _read_run(self, run: list[RecordRead], memory: memoryview, fetched: Fetched) -> None:
-        tier = self._tiers[run[0].tier]
-        start = run[0].offset_bytes // PAGE_BYTES * PAGE_BYTES
-        end = run[-1].offset_bytes + run[-1].length_bytes
-        length = -(-(end - start) // PAGE_BYTES) * PAGE_BYTES
-        base = slot_offset_bytes(run[0].slot, self._segment_bytes)
-        tier.read_bytes += length
+    def _read_run(self, run: Run, memory: memoryview, fetched: Fetched) -> None:
+        tier = self._tiers[run.plans[0].tier]
+        tier.read_bytes += run.length
         try:
-            tier.backing.read_into(base + start, memory[:length])
+            tier.backing.read_into(run.offset, memory[: run.length])
         except OSError as error:
             tier.read_errors += 1
-            if len(run) > 1:
+            if len(run.plans) > 1:
                 # Perhaps only one of them lies on the bad block.
-                for plan in run:
-                    self._read_run([plan], memory, fetched)
+                for plan in run.plans:
+                    self._read_run(_run([plan], self._segment_bytes), memory, fetched)
             else:
-                fetched[run[0].version] = LostPageError(
-                    run[0].page,
-                    f"page {run[0].page} cannot be read from {tier.path} at byte "
-                    f"{base + run[0].offset_bytes}: {error}",
+                (plan,) = run.plans
+                fetched[plan.version] = LostPageError(
+                    plan.page,
+                    f"page {plan.page} cannot be read from {tier.path} at byte "
+                    f"{run.offset + run.skip + plan.offset_bytes}: {error}",
                 )
             return
-        for plan in run:
-            at = plan.offset_bytes - start
-            try:
-                fetched[plan.version] = verify(
-                    plan.page, plan.word, plan.sequence, memory[at : at + plan.length_bytes]
-                )
-            except LostPageError as lost:
-                lost.message += f"; tier {tier.path} at byte {base + plan.offset_bytes}"
-                fetched[plan.version] = lost
-
-
-def _runs(plans: list[RecordRead]) -> list[list[RecordRead]]:
-    """Records of one slot that are near enough to be read together."""
-    runs: list[list[RecordRead]] = []
-    for plan in plans:
-        last = runs[-1][-1] if runs else None
-        if (
-            last
-            and (last.tier, last.slot) == (plan.tier, plan.slot)
-            and plan.offset_bytes - last.offset_bytes - last.length_bytes <= MERGE_GAP_BYTES
-        ):
-            runs[-1].append(plan)
-        else:
-            runs.append([plan])
-    return runs
+        verify_run(run, memory, tier, fetched)
 
 
 def all_lost(plans: list[RecordRead], error: BaseException) -> Fetched:

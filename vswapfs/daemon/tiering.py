@@ -18,6 +18,7 @@ from vswapfs.core.budget import Budget
 from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
 from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
+from vswapfs.daemon.direct_reads import DirectReads
 from vswapfs.daemon.io_threads import IoThreads
 from vswapfs.daemon.medium import read_segment, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
@@ -47,6 +48,9 @@ class Tiering:
         self._segment_bytes = store.geometry.segment_bytes
         self.tiers: dict[int, Tier] = {}
         self._reader = RecordReader(self.tiers, self._segment_bytes)
+        self._direct_reads = DirectReads(
+            self.tiers, self._segment_bytes, lane.event_fd, self._read_by_thread
+        )
         self._writes_in_flight = 0
         self._trims_in_flight = 0
         self.is_draining = False
@@ -61,6 +65,7 @@ class Tiering:
 
     def stop(self) -> None:
         """After the lane has ended: end the threads, let go of the media."""
+        self._direct_reads.stop()
         self._threads.stop()
         for tier in self.tiers.values():
             tier.backing.close()
@@ -72,6 +77,8 @@ class Tiering:
         number = self._store.segments.add_tier(superblock.slot_count)
         tier = Tier(number, path, backing, superblock)
         self.tiers[number] = tier
+        if backing.direct_fd >= 0:
+            self._direct_reads.prepare()
         if self.budget and superblock.budget_bytes_per_day:
             saved = superblock.budget_window_start_unix_s, superblock.budget_spent_bytes
             if saved > (self.budget.window_start_s, self.budget.spent_bytes):
@@ -128,6 +135,12 @@ class Tiering:
         return self._writes_in_flight > 0 or self._cleaning or self._trims_in_flight > 0
 
     def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
+        self._direct_reads.read(plans, done)
+
+    def reap(self) -> None:
+        self._direct_reads.reap()
+
+    def _read_by_thread(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
         job = functools.partial(self._reader.read, plans)
         self._threads.do(
             job, lambda fetched, error: done(fetched if error is None else all_lost(plans, error))

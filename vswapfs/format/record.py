@@ -37,13 +37,13 @@ PAGE_NONE: Final = 0xFFFF_FFFF  # no page's number; so an area has fewer pages t
 CHECKSUM: Final = struct.Struct("<Q")
 CHECKSUM_MASK: Final = (1 << 64) - 1
 PAGE_FACTOR: Final = 0xC2B2AE3D27D4EB4F
-_SEQUENCE_FACTOR: Final = 0x9E3779B97F4A7C15
+SEQUENCE_FACTOR: Final = 0x9E3779B97F4A7C15
 # Both odd: different sequences (or pages) never give the same product modulo 2**64.
 
 
 def sequence_binding(sequence: int) -> int:
     """The sequence's part of the binding."""
-    return sequence * _SEQUENCE_FACTOR & CHECKSUM_MASK
+    return sequence * SEQUENCE_FACTOR & CHECKSUM_MASK
 
 
 def binding(sequence: int, page: int) -> int:

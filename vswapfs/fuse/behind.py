@@ -20,15 +20,11 @@ _log = logging.getLogger(__name__)
 class Behind:
     """``awaiting_replies`` is how many requests pyfuse3 still has to answer."""
 
-    def __init__(
-        self, pair_fd: int, reply: Callable[[bytes], None], saw_init: Callable[[bytes], None]
-    ) -> None:
-        """``saw_init`` gets the kernel's INIT request, before it is answered."""
+    def __init__(self, pair_fd: int, reply: Callable[[bytes], None]) -> None:
         self.pair_fd = pair_fd
         self.awaiting_replies = 0
         self.has_ended = False
         self._reply = reply
-        self._saw_init = saw_init
         self._buffer = bytearray(b"\xff" * (1 << 18))
         self._init_unique = 0
         self._init_flags = 0
@@ -36,7 +32,6 @@ class Behind:
     def forward(self, request: memoryview, opcode: int, unique: int) -> int:
         """Pass a request on; returns 0, or the errno to answer it with."""
         if opcode == wire.OP_INIT:
-            self._saw_init(bytes(request))
             self._init_unique = unique
             self._init_flags = wire.INIT_IN.unpack_from(request, wire.IN_HEADER_BYTES)[3]
         if len(request) > REQUEST_MAX_BYTES:

@@ -25,7 +25,7 @@ from vswapfs.core.homes import Fetched, RecordRead, TierIo
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapError
-from vswapfs.fuse import wire
+from vswapfs.fuse import parts, wire
 from vswapfs.fuse.ahead import DecodedAhead
 from vswapfs.fuse.behind import Behind
 from vswapfs.fuse.window import PollWindow
@@ -76,7 +76,8 @@ class Lane:
         self._swap_inode = swap_inode
         self._size_bytes = store.geometry.page_count * PAGE_BYTES
         self._ended = ended
-        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Wakes the lane: there is work, or a direct read has ended."""
         self._work: deque[tuple[Work, Completion]] = deque()
         self._stopped = threading.Event()
         # Filled once, so that no page of it is ever faulted in while the kernel copies a request.
@@ -84,7 +85,7 @@ class Lane:
         self._view = memoryview(self._buffer)
         self._request = self._view
         self._poll = select.poll()
-        for fd in (device_fd, pair_fd, self._event_fd):
+        for fd in (device_fd, pair_fd, self.event_fd):
             self._poll.register(fd, select.POLLIN)
         self._window = PollWindow(keep_awake)
         self.counters = dict.fromkeys(
@@ -124,7 +125,7 @@ class Lane:
         if self._stopped.is_set():
             self._refuse_work()
         else:
-            os.eventfd_write(self._event_fd, 1)
+            os.eventfd_write(self.event_fd, 1)
 
     def stats(self) -> dict[str, int]:
         """The lane's share of the field table."""
@@ -203,6 +204,8 @@ class Lane:
             self._do_work()
         if self._behind.awaiting_replies:
             self._behind.return_replies()
+        if self.tiers is not None:
+            self.tiers.reap()
         unfinished = self.store.cleaning_urgent() and self.store.clean(clean_steps)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
             self._pumped_at = self.store.segments.change_count
@@ -227,9 +230,11 @@ class Lane:
     def _see_to(self, events: list[tuple[int, int]]) -> None:
         """What others than the device have for the lane."""
         for fd, _ in events:
-            if fd == self._event_fd:
-                os.eventfd_read(self._event_fd)
+            if fd == self.event_fd:
+                os.eventfd_read(fd)
                 self._do_work()
+                if self.tiers is not None:
+                    self.tiers.reap()
             elif fd == self._behind.pair_fd:
                 self._behind.return_replies()
                 if self._behind.has_ended:
@@ -333,9 +338,9 @@ class Lane:
         self.counters["internal_errors"] += 1
         _log.exception("internal error: %s", what)
 
-    def _reply(self, parts: list[bytes]) -> None:
+    def _reply(self, buffers: list[bytes]) -> None:
         try:
-            os.writev(self._device_fd, parts)
+            os.writev(self._device_fd, buffers)
         except FileNotFoundError:
             return  # whoever asked was killed meanwhile; nobody waits for the reply
 
@@ -384,18 +389,10 @@ class Lane:
         if end > self._size_bytes:
             self.counters["refusals.out_of_range"] += 1
             raise OutOfRangeError(f"write of bytes {offset} to {end}: the area ends before")
-        view, at = self._request, wire.WRITE_DATA_OFFSET
-        page, skip = offset >> PAGE_SHIFT, offset & _PAGE_MASK
-        while offset < end:
-            count = min(PAGE_BYTES - skip, end - offset)
-            data = view[at : at + count].tobytes()
-            if count < PAGE_BYTES:
-                old = self.store.load(page)
-                data = old[:skip] + data + old[skip + count :]
-            self.store.store(page, data)
-            at += count
-            offset += count
-            page, skip = page + 1, 0
+        data = self._request[wire.WRITE_DATA_OFFSET : wire.WRITE_DATA_OFFSET + size]
+        if (offset | size) & _PAGE_MASK:
+            data = parts.whole_pages(self.store, offset, data)
+        self.store.store(offset >> PAGE_SHIFT, data)
         self._reply([wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, size, 0)])
 
     def _fallocate(self, unique: int) -> None:
@@ -413,23 +410,8 @@ class Lane:
         if offset + length > self._size_bytes and not mode & wire.FALLOC_KEEP_SIZE:
             self.counters["refusals.out_of_range"] += 1
             raise OutOfRangeError("fallocate beyond the end of the area")
-        self._zero(offset, min(offset + length, self._size_bytes))
+        parts.zero(self.store, offset, min(offset + length, self._size_bytes))
         self._reply([wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, 0, unique)])
-
-    def _zero(self, start: int, end: int) -> None:
-        first, stop = start + _PAGE_MASK >> PAGE_SHIFT, end >> PAGE_SHIFT
-        if first <= stop:
-            if start & _PAGE_MASK:
-                self._zero_in_page(first - 1, start & _PAGE_MASK, PAGE_BYTES)
-            self.store.discard(first, stop - first)
-            if end & _PAGE_MASK:
-                self._zero_in_page(stop, 0, end & _PAGE_MASK)
-        elif start < end:
-            self._zero_in_page(stop, start & _PAGE_MASK, end & _PAGE_MASK)
-
-    def _zero_in_page(self, page: int, start: int, end: int) -> None:
-        old = self.store.load(page)
-        self.store.store(page, old[:start] + bytes(end - start) + old[end:])
 
     # -- all else: pyfuse3 -------------------------------------------------------------------
 

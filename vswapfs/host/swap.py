@@ -3,9 +3,11 @@
 Owns these steps. Never decides whether to take them.
 """
 
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from vswapfs.host import swapin
 from vswapfs.host.command import run
 
 
@@ -43,4 +45,12 @@ def off(device: str) -> None:
 
     Raises HostError (often: not enough memory for the pages); the area is active as before then.
     """
-    run(f"swapoff {device}", "swapoff", device, timeout_s=None)
+    ended = threading.Event()
+    # Beside it and not before: while swapoff runs, no page is swapped out to this device again.
+    ahead = threading.Thread(target=swapin.ask_for_all, args=(ended,), name="swap-in", daemon=True)
+    ahead.start()
+    try:
+        run(f"swapoff {device}", "swapoff", device, timeout_s=None)
+    finally:
+        ended.set()
+        ahead.join()

@@ -1,0 +1,181 @@
+"""Reads that the lane starts itself: right bytes, and whatever goes wrong goes to the threads."""
+
+import errno
+import os
+import random
+import select
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from regions import make_buffers, make_page
+
+from vswapfs.backing import aio
+from vswapfs.backing.aio import READ_MAX_BYTES, READS_MAX, AsyncReads
+from vswapfs.backing.file import FileBacking
+from vswapfs.core.buffers import Geometry
+from vswapfs.core.homes import Fetched, RecordRead
+from vswapfs.core.store import Store
+from vswapfs.daemon.direct_reads import DirectReads
+from vswapfs.daemon.medium import scratch
+from vswapfs.daemon.record_reader import RecordReader
+from vswapfs.daemon.tier import Tier
+from vswapfs.errors import HostError
+from vswapfs.format.tier import slot_offset_bytes
+
+SEGMENT_BYTES = 1 << 20
+PAGES = 600
+
+
+@pytest.fixture
+def event_fd() -> Iterator[int]:
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    yield fd
+    os.close(fd)
+
+
+def wait_for(event_fd: int) -> None:
+    assert select.select([event_fd], [], [], 10)[0], "nothing ended within 10 s"
+    os.eventfd_read(event_fd)
+
+
+@pytest.fixture
+def reads(event_fd: int) -> Iterator[AsyncReads]:
+    found = AsyncReads(event_fd)
+    yield found
+    found.close()
+
+
+def test_reads_end_with_the_bytes_that_are_there(
+    reads: AsyncReads, event_fd: int, tmp_path: Path
+) -> None:
+    data = random.Random(1).randbytes(READS_MAX * 4096)
+    (tmp_path / "file").write_bytes(data)
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    started = {reads.start(fd, page * 4096, 4096): page for page in range(READS_MAX)}
+    if -1 in started:
+        pytest.skip("this file system does not read without waiting")
+    assert reads.free_count == 0
+    assert reads.start(fd, 0, 4096) == -1, "more at once than there is memory for"
+    left = dict(started)
+    while left:
+        wait_for(event_fd)
+        for number, result in reads.ended():
+            page = left.pop(number)
+            assert result == 4096
+            assert reads.memory(number)[:4096] == data[page * 4096 :][:4096]
+            reads.done_with(number)
+    assert reads.free_count == READS_MAX
+    os.close(fd)
+
+
+def test_a_read_that_cannot_start_takes_nothing(reads: AsyncReads) -> None:
+    assert reads.start(1 << 20, 0, 4096) == -1, "no such descriptor"
+    assert reads.free_count == READS_MAX
+    assert reads.ended() == []
+
+
+def test_a_machine_without_known_system_calls_is_told(
+    event_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    with pytest.raises(HostError, match="pdp11"):
+        AsyncReads(event_fd)
+
+
+class Bench:
+    """A store with all its pages on one tier in a file, and direct reads over it."""
+
+    def __init__(self, path: Path, event_fd: int) -> None:
+        rng = random.Random(2)
+        self.event_fd = event_fd
+        self.store = store = Store(
+            geometry := Geometry(PAGES, 8, SEGMENT_BYTES, 64), make_buffers(geometry)
+        )
+        self.backing = FileBacking.open(str(path), 16 << 20, overwrite=False, owner="unit")
+        self.pages = [make_page(rng, rng.choice(("text", "tight", "random"))) for _ in range(PAGES)]
+        for page, data in enumerate(self.pages):
+            store.store(page, data)
+        for head in store.heads:
+            head.close()
+        number = store.segments.add_tier(15)
+        self.tier = Tier(number, str(path), self.backing, cast(Any, SimpleNamespace()))
+        while (segment := store.homes.choose(leave=-1)) is not None:
+            plan = store.homes.plan_write(segment)
+            assert plan
+            memory = scratch(plan.length_bytes)
+            memory[:] = store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
+            self.backing.write(slot_offset_bytes(plan.slot, SEGMENT_BYTES), memory)
+            assert store.homes.end_write(plan, ok=True)
+        self.by_thread: list[list[RecordRead]] = []
+        self._reader = RecordReader({number: self.tier}, SEGMENT_BYTES)
+        self.direct = DirectReads(
+            {number: self.tier}, SEGMENT_BYTES, event_fd, self._read_by_thread
+        )
+        self.direct.prepare()
+
+    def _read_by_thread(self, plans: list[RecordRead], done: Any) -> None:
+        self.by_thread.append(plans)
+        done(self._reader.read(plans))
+
+    def read(self, first: int, count: int) -> Fetched:
+        found: list[Fetched] = []
+        plans = self.store.missing(first, first + count)
+        assert len(plans) == count
+        self.direct.read(plans, found.append)
+        while not found:
+            wait_for(self.event_fd)
+            self.direct.reap()
+        (fetched,) = found
+        assert {plan.version for plan in plans} == set(fetched)
+        for plan in plans:
+            self.store.homes.end_read(plan)
+            assert fetched[plan.version] == self.pages[plan.page]
+        return fetched
+
+
+@pytest.fixture
+def bench(tmp_path: Path, event_fd: int) -> Iterator[Bench]:
+    found = Bench(tmp_path / "tier", event_fd)
+    yield found
+    found.direct.stop()
+    found.backing.close()
+
+
+def test_every_page_comes_back_verified(bench: Bench) -> None:
+    for page in range(PAGES):
+        bench.read(page, 1)
+    bench.read(3, 8)
+    if bench.by_thread:
+        pytest.skip("this file system does not read without waiting")
+
+
+def test_what_is_too_long_goes_to_a_thread(bench: Bench) -> None:
+    bench.read(0, 100)  # two runs, of compressed and of other pages, each beyond the memory
+    assert READ_MAX_BYTES < 100 * 4096
+    assert [len(plans) for plans in bench.by_thread] == [100]
+
+
+def test_an_error_goes_to_a_thread_which_tries_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = AsyncReads.ended
+
+    def failing(self: AsyncReads) -> list[aio.Ended]:
+        return [found._replace(result=-errno.EIO) for found in ended(self)]
+
+    monkeypatch.setattr(AsyncReads, "ended", failing)
+    bench.read(5, 1)
+    assert [len(plans) for plans in bench.by_thread] == [1]
+    assert bench.tier.read_errors == 0, "only what a thread cannot read is an error"
+
+
+def test_a_medium_without_a_descriptor_is_read_by_threads(bench: Bench) -> None:
+    found: list[Fetched] = []
+    fd, bench.backing._fd = bench.backing._fd, -1
+    bench.direct._by_thread = lambda plans, done: found.append({})
+    bench.direct.read(bench.store.missing(7, 8), found.append)
+    bench.backing._fd = fd
+    assert found == [{}]
