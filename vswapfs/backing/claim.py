@@ -68,6 +68,34 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
         raise HostError(step, error.strerror or str(error)) from None
 
 
+def claim_again(path: str, uuid: bytes) -> tuple[Claim, Superblock]:
+    """Claim a tier that a predecessor of this process had, as it is.
+
+    Raises HostError if it is not there any more.
+    """
+    step = f"open tier {path} again"
+    try:
+        is_device = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116
+        exclusive = os.O_EXCL if is_device else 0
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+    except OSError as error:
+        raise HostError(step, error.strerror or str(error)) from None
+    try:
+        if not is_device:
+            _lock(step, fd)
+        found = _superblock(fd)
+        if found is None or found.uuid != uuid:
+            what = f"tier {found.uuid.hex()}" if found else "no tier"
+            raise HostError(step, f"{what} is there, and not {uuid.hex()}")
+    except OSError as error:
+        os.close(fd)
+        raise HostError(step, error.strerror or str(error)) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return Claim(fd, is_device, created=False, previous=found), found
+
+
 def _open(step: str, path: str, size_bytes: int, overwrite: bool, owner: str) -> Claim:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from vswapfs.backing.api import BLOCK_BYTES, check_range
-from vswapfs.backing.claim import Claim, claim
+from vswapfs.backing.claim import Claim, claim, claim_again
 from vswapfs.errors import HostError
+from vswapfs.format.tier import Superblock
 from vswapfs.units import format_size
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,20 @@ class FileBacking:
             os.close(taken.fd)
             raise
         return backing
+
+    @classmethod
+    def open_again(
+        cls, path: str, size_bytes: int, uuid: bytes
+    ) -> tuple["FileBacking", Superblock]:
+        """Take over from a process that has ended; nothing changes. Raises HostError."""
+        taken, superblock = claim_again(path, uuid)
+        backing = cls(taken, size_bytes)
+        try:
+            backing._use_direct_io(path)
+        except BaseException:
+            backing.close()
+            raise
+        return backing, superblock
 
     @property
     def size_bytes(self) -> int:

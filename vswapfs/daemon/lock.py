@@ -41,7 +41,7 @@ def processes(name: str) -> list[int]:
         with contextlib.suppress(OSError):
             for fd in (process / "fd").iterdir():
                 info = process / "fdinfo" / fd.name
-                if os.readlink(fd) == path and _is_writable(info.read_text()):
+                if str(fd.readlink()) == path and _is_writable(info.read_text()):
                     found.append(int(process.name))
                     break
     return found

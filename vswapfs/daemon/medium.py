@@ -5,16 +5,19 @@ store.
 """
 
 import errno
+import logging
 import mmap
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
+from vswapfs.backing.absent import AbsentBacking
 from vswapfs.backing.api import Backing
 from vswapfs.backing.file import FileBacking
 from vswapfs.errors import HostError, TierFormatError, VswapError
 from vswapfs.format.message import Config, TierConfig
+from vswapfs.format.session import TierEntry
 from vswapfs.format.tier import (
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_COPY_OFFSET,
@@ -25,6 +28,8 @@ from vswapfs.format.tier import (
     unpack_segment_header,
 )
 from vswapfs.units import PAGE_BYTES
+
+_log = logging.getLogger(__name__)
 
 
 def scratch(size_bytes: int) -> memoryview:
@@ -57,6 +62,16 @@ def open_tier(
         backing.close()
         raise HostError(f"write the superblock of {config.path}", str(error)) from None
     return backing, superblock
+
+
+def open_again(entry: TierEntry, name: str, segment_bytes: int) -> tuple[Backing, Superblock]:
+    """The tier of a predecessor. Where it is gone, one that fails at everything."""
+    try:
+        return FileBacking.open_again(entry.path, entry.size_bytes, entry.uuid)
+    except HostError as error:
+        _log.error("%s", error)
+        superblock = Superblock(entry.uuid, name, segment_bytes, entry.slot_count, 1, 0)
+        return AbsentBacking(entry.size_bytes, error.message), superblock
 
 
 OpenTiers = list[tuple[str, Backing, Superblock]]

@@ -9,10 +9,9 @@ import functools
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -20,31 +19,35 @@ import pyfuse3
 import trio
 
 from vswapfs import __version__
+from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.describe import describe_range
 from vswapfs.core.figures import derived_bytes, figures
 from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
-from vswapfs.daemon import lock, takedown
+from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, make_geometry
+from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS
 from vswapfs.daemon.control import ControlServer, Send
-from vswapfs.daemon.logs import logging_to
-from vswapfs.daemon.medium import OpenTiers, open_tiers
+from vswapfs.daemon.handover import BUFFER_PARTS, Handed
+from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.daemon.upkeep import every_second
-from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
+from vswapfs.errors import HostError, UsageError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
-from vswapfs.fuse import mount
+from vswapfs.format.session import Field, Session
+from vswapfs.fuse import mount, wire
+from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.host import hardening, loop, swap
 from vswapfs.host.idling import IdleProcessors
-from vswapfs.host.region import make_buffers
+from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT, format_size
 
 DESC_PAGES_AT_ONCE: Final = 64
@@ -52,84 +55,41 @@ DESC_PAGES_AT_ONCE: Final = 64
 
 DRAIN_REPORT_S: Final = 3.0
 
-SWITCH_INTERVAL_S: Final = 100e-6
-"""How long another thread may keep the interpreter while the lane wants it; Python's default of
-5 ms would be 200 page loads."""
-
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config, reporter: Reporter, *, log_to_stderr: bool) -> int:
-    """Serve one instance until it is taken down; returns the exit code.
+@dataclass(slots=True)
+class State:
+    """What was handed over, mapped."""
 
-    Raises VswapError when it could not be brought up; nothing is left then.
-    """
-    instance.check_name(config.name)
-    if os.geteuid() != 0:
-        raise PermissionRefusedError("this needs root", remedy="use sudo")
-    geometry = make_geometry(config)
-    outcomes = [
-        hardening.lock_memory(),
-        # Before any other thread is started: threads inherit it.
-        hardening.flush_io_thread(),
-        hardening.spare_from_oom_killer(),
-    ]
-    if not outcomes[0].ok and not config.allow_unlocked:
-        raise HostError("mlockall", outcomes[0].detail, remedy="run as root, or --allow-unlocked")
-    os.chdir("/")  # pin no file system
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    log_path = None if log_to_stderr else instance.log_path(config.name)
-    with lock.hold(config.name), logging_to(log_path):
-        for outcome in outcomes:
-            _log.log(
-                logging.INFO if outcome.ok else logging.WARNING,
-                "%s: %s", outcome.name, outcome.detail,
-            )  # fmt: skip
-        if takedown.remains(config.name):
-            reporter.step("clean up after a daemon that was killed")
-            takedown.take_down_remains(config.name, reporter.step, force=False)
-        _check_mountpoint(config)
-        tiers = open_tiers(config, geometry.segment_bytes, reporter.step)
-        buffers, regions = make_buffers(config.name, geometry)
-        # Microseconds: beyond the sequences of every earlier instance, whose segments may be there.
-        store = Store(geometry, buffers, SameFilled(config.same_filled), time.time_ns() // 1000)
-        if config.pool_limit_bytes == "auto":
-            store.segments.ram.limit = min(geometry.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
-        tables = [region for name, region in regions.items() if name != "pool"]
-        service = _Service(
-            config, reporter, store, lambda: sum(t.resident_bytes() for t in tables), outcomes
+    handed: Handed
+    session: Session
+    config: Config
+    geometry: Geometry
+    buffers: Buffers
+    journal: MemoryRegion
+    outcomes: list[hardening.Outcome]
+
+    def prefault(self) -> None:
+        for part in BUFFER_PARTS:
+            getattr(self.buffers, part).prefault()
+
+    def tables_bytes(self) -> int:
+        """What all but the pool takes of RAM."""
+        return sum(
+            getattr(self.buffers, part).resident_bytes() for part in BUFFER_PARTS if part != "pool"
         )
-        return trio.run(service.main, tiers)
 
 
-def _check_mountpoint(config: Config) -> None:
-    path = Path(config.mountpoint)
-    if config.swap:
-        path.mkdir(mode=0o700, exist_ok=True)
-    if mount.is_mountpoint(config.mountpoint):
-        raise UsageError(
-            f"{path} is in use: something is mounted there already",
-            remedy=f"umount {path}, or give another directory",
-        )
-    if not path.is_dir():
-        raise UsageError(f"{path} is not a directory", remedy=f"mkdir -p {path}")
+class Service:
+    """One of ``begin`` and ``succeed`` is to be run, once. ``reporter``: for the first worker."""
 
-
-class _Service:
-    def __init__(
-        self,
-        config: Config,
-        reporter: Reporter,
-        store: Store,
-        tables_bytes: Callable[[], int],
-        outcomes: list[hardening.Outcome],
-    ) -> None:
-        self._config = config
+    def __init__(self, state: State, reporter: Reporter | None) -> None:
+        self._state = state
+        self._session = state.session
+        self._config = config = state.config
         self._reporter = reporter
-        self._store = store
-        self._tables_bytes = tables_bytes
-        self._outcomes = outcomes
-        self._started_s = time.monotonic()
+        self._outcomes = state.outcomes
         self._size_bytes = config.size_bytes
         self._file = f"{config.mountpoint}/{instance.SWAP_FILE}"
         self._lane_ended = trio.Event()
@@ -137,67 +97,185 @@ class _Service:
         self._takedown_lock = trio.Lock()
         self._namespace = Namespace(self._size_bytes, self._stats_json)
         self._control = ControlServer(instance.control_path(config.name), self._handle)
+        self._succession = Succession(state.handed, state.session, self._takedown_lock)
 
     # -- start and end -----------------------------------------------------------------------
 
-    async def main(self, tiers: OpenTiers) -> int:
-        config = self._config
-        self._reporter.step(f"mount on {config.mountpoint}")
-        channel = mount.mount(config.mountpoint, config.name)
+    async def begin(self, tiers: OpenTiers) -> int:
+        """Bring the instance up, and serve."""
+        request = succession.read_init(self._state.handed.device)
+        self._session.keep_init(request)
+        if not wire.can_resend(request):
+            self._session[Field.JOURNAL] = 1
+        # Microseconds: beyond the sequences of every earlier instance, whose segments may be there.
+        sequence = time.time_ns() // 1000
+        same_filled = SameFilled(self._config.same_filled)
+        self._store = Store(self._state.geometry, self._state.buffers, same_filled, sequence)
+        self._init_pyfuse3()
+        self._make_lane()
+        for tier in tiers:
+            self._tiering.add(*tier)
+        self._lane.start([request])
+        failure: VswapError | None = None
+        async with self._serving() as nursery:
+            try:
+                nursery.start_soon(self._serve_names)
+                self._start_tasks(nursery)
+                await nursery.start(self._control.serve)
+                device = await trio.to_thread.run_sync(self._bring_up)
+                self._outcomes.append(hardening.freeze_collector())
+                self._session[Field.UP] = 1
+                self._report_end(Ready(self._config.mountpoint, device))
+            except VswapError as error:
+                failure = await self._give_up(error)
+            else:
+                self._succession.ring()
+                _log.info("%s is up: %s", self._config.name, device or self._file)
+        if failure:
+            raise failure
+        return self._end()
+
+    async def succeed(self) -> int:
+        """Get ready, wait until the worker has ended, and go on in its place."""
+        self._init_pyfuse3()
+        async with self._serving() as nursery:
+            nursery.start_soon(self._serve_names)
+            await succession.introduce(self._lane_end_fd, self._session.init_request)
+            self._state.prefault()
+            self._outcomes.append(hardening.freeze_collector())
+            if not await self._succession.turn_has_come():
+                return 0  # nor is there anything to take down: the worker lives
+            present = self._take_over()
+            self._start_tasks(nursery)
+            nursery.start_soon(self._serve_on)
+            _log.info("took over, with %d requests of the journal", present)
+        return self._end()
+
+    def _take_over(self) -> int:
+        """All that has to be done before the first request is served."""
+        state, session, config = self._state, self._session, self._config
+        entries = session.tiers()
+        self._store = store = Store.attach(
+            state.geometry,
+            state.buffers,
+            SameFilled(config.same_filled),
+            time.time_ns() // 1000,
+            [entry.slot_count for entry in entries],
+            {entry.number for entry in entries if not entry.is_present},
+            int(time.monotonic()),
+        )
+        self._make_lane()
+        for entry in entries:
+            if entry.is_present:
+                medium = open_again(entry, config.name, state.geometry.segment_bytes)
+                self._tiering.restore(entry.number, entry.path, *medium)
+        left: list[bytes] = []
+        if self._journal is not None:
+            left = self._journal.left()
+        else:
+            succession.ask_to_resend(state.handed.device)
+        session[Field.SERVING_NS] = time.monotonic_ns()
+        self._lane.start(left)
+        if config.pool_limit_bytes == "auto":
+            store.segments.ram.limit = max(store.segments.ram.limit, store.segments.ram.used_count)
+        return len(left)
+
+    async def _serve_on(self) -> None:
+        """What can wait until requests are served again."""
+        await ask(self._lane, self._store.finish_count)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._control.serve)
+            self._succession.ring()
+
+    def _init_pyfuse3(self) -> None:
+        self._lane_end_fd, pyfuse3_end_fd = mount.make_pair()
+        try:
+            pyfuse3.init(self._namespace, f"/dev/fd/{pyfuse3_end_fd}", set())
+        except RuntimeError as error:
+            raise HostError("start pyfuse3", str(error)) from None
+
+    def _make_lane(self) -> None:
         token = trio.lowlevel.current_trio_token()
         idle_processors = IdleProcessors()
         self._outcomes.append(idle_processors.outcome)
+        self._journal = Journal(self._state.journal) if self._session[Field.JOURNAL] else None
         self._lane = Lane(
             self._store,
-            channel.device_fd,
-            channel.lane_end_fd,
+            self._state.handed.device,
+            self._lane_end_fd,
             SWAP_INODE,
             ended=lambda: token.run_sync_soon(self._lane_ended.set),
             keep_awake=idle_processors.keep_awake,
+            journal=self._journal,
         )
-        self._tiering = Tiering(self._store, self._lane, config.write_budget_bytes_per_day)
-        self._tier_commands = TierCommands(self._store, self._lane, self._tiering, config.name)
+        self._lane.after_reply = self._first_reply
+        if self._config.pool_limit_bytes == "auto":
+            ram = self._store.segments.ram
+            ram.limit = min(ram.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
+        self._tiering = Tiering(
+            self._store, self._lane, self._session, self._config.write_budget_bytes_per_day
+        )
+        self._tier_commands = TierCommands(
+            self._store, self._lane, self._tiering, self._config.name
+        )
         self._scrubber = Scrubber(self._store, self._lane, self._tiering)
         self._lane.tiers = self._tiering
         self._tiering.start()
-        for tier in tiers:
-            self._tiering.add(*tier)
-        self._lane.start()
-        try:
-            pyfuse3.init(self._namespace, f"/dev/fd/{channel.pyfuse3_end_fd}", set())
-        except RuntimeError as error:
-            mount.unmount(config.mountpoint)
-            raise HostError("start pyfuse3", str(error)) from None
-        failure: VswapError | None = None
+
+    def _first_reply(self, header: bytes) -> None:
+        self._session[Field.FIRST_REPLY_NS] = time.monotonic_ns()
+        self._lane.after_reply = self._journal.answered if self._journal else None
+        if self._journal:
+            self._journal.answered(header)
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[trio.Nursery]:
+        """Around all that is done while the lane runs; then everything is ended."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve_names)
-                nursery.start_soon(self._obey_signals)
-                nursery.start_soon(every_second, config, self._store, self._lane, self._tiering)
-                nursery.start_soon(self._scrubber.background)
-                try:
-                    await nursery.start(self._control.serve)
-                    device = await trio.to_thread.run_sync(self._bring_up)
-                    self._outcomes.append(hardening.freeze_collector())
-                    self._reporter.end(Ready(config.mountpoint, device))
-                except VswapError as error:
-                    failure = await self._give_up(error)
-                else:
-                    _log.info("%s is up: %s", config.name, device or self._file)
+                yield nursery
+                if not self._is_serving():
+                    nursery.cancel_scope.cancel()
+                    return
                 await self._lane_ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=False)
             # Only now: pyfuse3 reports the end of the pair as an I/O error.
-            os.close(channel.lane_end_fd)
-            await trio.to_thread.run_sync(self._tiering.stop)
-        if failure:
-            raise failure
+            os.close(self._lane_end_fd)
+            if self._is_serving():
+                if self._lane.has_failed and self._session[Field.UP]:
+                    # A successor goes on with what is there.
+                    os.kill(os.getpid(), signal.SIGKILL)
+                await trio.to_thread.run_sync(self._tiering.stop)
+
+    def _start_tasks(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self._obey_signals)
+        nursery.start_soon(self._succession.watch_supervisor)
+        nursery.start_soon(every_second, self._config, self._store, self._lane, self._tiering)
+        nursery.start_soon(self._scrubber.background)
+
+    def _is_serving(self) -> bool:
+        return hasattr(self, "_scrubber")
+
+    def _end(self) -> int:
+        """The mount is gone; the exit code."""
+        self._session[Field.ENDING] = 1
+        if self._succession.supervisor_has_ended:
+            lock.let_go(self._config.name, self._state.handed.lock)
         if not self._taken_down:
             _log.error("the mount was ended from outside; what was swapped is lost")
             return 1
-        _log.info("%s is down", config.name)
+        _log.info("%s is down", self._config.name)
         return 0
+
+    def _step(self, text: str) -> None:
+        if self._reporter:
+            self._reporter.step(text)
+
+    def _report_end(self, message: Ready | Failure) -> None:
+        if self._reporter:
+            self._reporter.end(message)
 
     async def _give_up(self, error: VswapError) -> VswapError:
         """Bringing up failed: undo it. If that fails too, say so at once and serve on, because
@@ -209,8 +287,10 @@ class _Service:
             _log.error("not undone, serving on: %s", second)
             error.message += f"; undoing it failed too, so the daemon serves on: {second.message}"
             error.remedy = f"vswapctl off {self._config.name}"
+            self._session[Field.UP] = 1  # pages may be there
             with contextlib.suppress(HostError):
-                self._reporter.end(Failure(error.message, error.remedy, error.exit_code))
+                self._report_end(Failure(error.message, error.remedy, error.exit_code))
+            self._succession.ring()
         return error
 
     def _bring_up(self) -> str | None:
@@ -218,7 +298,7 @@ class _Service:
 
         On a thread of its own: they do I/O to the area that we serve.
         """
-        config, step = self._config, self._reporter.step
+        config, step = self._config, self._step
         if not config.swap:
             return None
         step("attach a loop device")
@@ -290,6 +370,10 @@ class _Service:
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
             case message.AskOff():
                 await self._off(send)
+            case message.AskRestart():
+                await self._succession.restart(send)
+            case message.AskAdopt():
+                await send(self._succession.hand_over(request.pid))
             case message.AskTiers():
                 await send(await ask(self._lane, self._tiering.answer))
             case message.AskTierAdd():
@@ -386,12 +470,15 @@ class _Service:
 
     async def _stats(self) -> dict[str, int]:
         def collect() -> dict[str, int]:
+            self._store.finish_count()
             values = figures(self._store) | self._lane.stats()
             values["internal_errors"] += (
                 self._namespace.internal_errors + self._control.internal_errors
             )
             values["metadata_bytes"] = (
-                self._tables_bytes() + derived_bytes(self._store) + values["pool.header_bytes"]
+                self._state.tables_bytes()
+                + derived_bytes(self._store)
+                + values["pool.header_bytes"]
             )
             return values
 
@@ -414,7 +501,7 @@ class _Service:
             name=self._config.name,
             pid=os.getpid(),
             version=__version__,
-            uptime_s=round(time.monotonic() - self._started_s, 1),
+            uptime_s=round((time.monotonic_ns() - self._session[Field.STARTED_NS]) / 1e9, 1),
             mountpoint=self._config.mountpoint,
             size_bytes=self._size_bytes,
             used_bytes=used_bytes,
@@ -429,4 +516,5 @@ class _Service:
             same_filled=self._config.same_filled,
             hardening=[message.Outcome(*outcome) for outcome in self._outcomes],
             tiers=await ask(self._lane, self._tiering.status),
+            **self._succession.status(),
         )

@@ -24,6 +24,7 @@ from vswapfs.daemon.medium import read_segment, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
 from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
 from vswapfs.format.message import Tiers, TierStatus
+from vswapfs.format.session import Session, TierEntry
 from vswapfs.format.tier import (
     SegmentHeader,
     Superblock,
@@ -40,7 +41,11 @@ _log = logging.getLogger(__name__)
 class Tiering:
     """The lane's TierIo, and what commands need of the tiers. Called on the lane only."""
 
-    def __init__(self, store: Store, lane: Lane, budget_bytes_per_day: int | None) -> None:
+    def __init__(
+        self, store: Store, lane: Lane, session: Session, budget_bytes_per_day: int | None
+    ) -> None:
+        """``session``: where a successor finds which tiers there are."""
+        self._session = session
         self._store = store
         self._homes = store.homes
         self._lane = lane
@@ -75,6 +80,15 @@ class Tiering:
     def add(self, path: str, backing: Backing, superblock: Superblock) -> Tier:
         """Take a tier whose superblock has been written."""
         number = self._store.segments.add_tier(superblock.slot_count)
+        self._session.keep_tier(
+            TierEntry(
+                number, True, superblock.slot_count, backing.size_bytes, superblock.uuid, path
+            )
+        )
+        return self.restore(number, path, backing, superblock)
+
+    def restore(self, number: int, path: str, backing: Backing, superblock: Superblock) -> Tier:
+        """Go on with a tier that the segment table and the session know."""
         tier = Tier(number, path, backing, superblock)
         self.tiers[number] = tier
         if backing.direct_fd >= 0:
@@ -97,6 +111,7 @@ class Tiering:
         if in_use or tier.superblock_is_being_written:
             return False
         self._store.segments.remove_tier(tier.number)
+        self._session.drop_tier(tier.number)
         del self.tiers[tier.number]
         return True
 
@@ -115,6 +130,8 @@ class Tiering:
 
     def pump(self) -> None:
         """Start what is due by the watermarks; trim; fetch what is to be cleaned."""
+        if self._store.recount is not None:
+            return
         self._store.segments.now_s = int(time.monotonic())
         while (
             self._writes_in_flight < WRITES_IN_FLIGHT_MAX
@@ -304,7 +321,7 @@ class Tiering:
                 # Open to one write: it closes again if that fails.
                 tier.retry_at_s = time.monotonic() + tier.backoff_s
                 self._homes.closed_tiers.discard(tier.number)
-        if trim := self._homes.plan_trim(1):
+        if self._store.recount is None and (trim := self._homes.plan_trim(1)):
             self._trim(trim)
         self.pump()
 

@@ -115,8 +115,21 @@ class AskScrub(msgspec.Struct, tag="scrub"):
     rate_bytes_per_s: int | None = None
 
 
+class AskRestart(msgspec.Struct, tag="restart"):
+    """Hand over to a fresh worker of the version that is installed. Answered with Failure, or with
+    Step lines and the end of the connection, because who answers is replaced."""
+
+
+class AskAdopt(msgspec.Struct, tag="adopt"):
+    """Process ``pid`` is going to be the supervisor. Answered with Handover."""
+
+    pid: int
+
+
 Request = (
-    AskStatus
+    AskRestart
+    | AskAdopt
+    | AskStatus
     | AskStats
     | AskDescriptors
     | AskCheck
@@ -165,6 +178,7 @@ class TierStatus(msgspec.Struct):
 class Status(msgspec.Struct, tag="status"):
     name: str
     pid: int
+    """The worker."""
     version: str
     uptime_s: float
     mountpoint: str
@@ -185,6 +199,23 @@ class Status(msgspec.Struct, tag="status"):
     same_filled: str
     hardening: list[Outcome]
     tiers: list[TierStatus]
+    survival: str
+    """How a successor of a killed worker gets the requests in flight: ``resend`` (by the kernel) or
+    ``journal`` (ours). ``none``: a killed worker has no successor."""
+    supervisor_pid: int | None
+    worker_pid: int
+    standby_pid: int | None
+    takeovers: int
+    last_pause_ms: float | None
+    """From the end of the worker before this one to the first answer of this one, or until it
+    waited for requests if there were none."""
+
+
+class Handover(msgspec.Struct, tag="handover"):
+    """The worker's descriptors, by the names of daemon/handover.py."""
+
+    pid: int
+    descriptors: list[int]
 
 
 class Stats(msgspec.Struct, tag="stats"):
@@ -283,6 +314,7 @@ class Failure(msgspec.Struct, tag="failure"):
 
 Answer = (
     Status
+    | Handover
     | Stats
     | Descriptors
     | Findings

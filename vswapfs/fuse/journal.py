@@ -11,7 +11,6 @@ changes nothing. The kernel fills it in one go, even if the process is killed me
 of it is mapped before (MADV_POPULATE_WRITE).
 """
 
-from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from vswapfs.core.buffers import Region
@@ -56,8 +55,9 @@ class Journal:
         slot[:8].cast("Q")[0] = len(request)
         self._kept[unique] = number
 
-    def answered(self, unique: int) -> None:
-        number = self._kept.pop(unique, None)
+    def answered(self, header: bytes) -> None:
+        """A reply with this header was given."""
+        number = self._kept.pop(_unique_of(header), None)
         if number is not None:
             self._clear(number)
 
@@ -69,27 +69,36 @@ class Journal:
             self._region.release(start + PAGE_BYTES + _KEPT_BYTES, start + SLOT_BYTES)
         self._free.append(number)
 
-    def left(self) -> Iterator[bytes]:
-        """What a predecessor left; to be served again, at once and one after the other. Each of
-        them is kept until it is answered."""
-        found: list[tuple[int, bytes]] = []
-        for start, _stop in self._region.extents():
-            for number in range(start // SLOT_BYTES, _stop // SLOT_BYTES + 1):
-                if number == 0 or number >= SLOT_COUNT or number in dict(found):
-                    continue
-                slot = self._slot(number)
-                length_bytes = slot[:8].cast("Q")[0]
-                if length_bytes:
-                    found.append((number, bytes(slot[PAGE_BYTES : PAGE_BYTES + length_bytes])))
-        last = int.from_bytes(self.buffer[:4], "little")
-        if last >= wire.IN_HEADER_BYTES:
-            found.append((0, bytes(self.buffer[:last])))
-        taken = {number for number, _request in found}
+    def left(self) -> list[bytes]:
+        """What a predecessor left, to be served again. Each of them is kept until it is answered;
+        the one in the buffer too, because others are served before."""
+        touched = {
+            number
+            for start, stop in self._region.extents()
+            for number in range(start // SLOT_BYTES, -(-stop // SLOT_BYTES))
+        }
+        found = []
+        for number in touched - {0}:
+            slot = self._slot(number)
+            length_bytes = slot[:8].cast("Q")[0]
+            if length_bytes:
+                request = bytes(slot[PAGE_BYTES : PAGE_BYTES + length_bytes])
+                found.append(request)
+                self._kept[_unique_of(request)] = number
+        taken = set(self._kept.values())
         self._free = [number for number in self._free if number not in taken]
-        for number, request in found:
-            if number:
-                self._kept[wire.REQUEST_UNIQUE.unpack_from(request, 8)[0]] = number
-            yield request
+        length_bytes = int.from_bytes(self.buffer[:4], "little")
+        if length_bytes >= wire.IN_HEADER_BYTES:
+            last = bytes(self.buffer[:length_bytes])
+            if _unique_of(last) not in self._kept:
+                found.append(last)
+        opcodes = [int.from_bytes(request[4:8], "little") for request in found]
+        return [
+            request
+            for request, opcode in zip(found, opcodes, strict=True)
+            if opcode not in wire.OPS_WITHOUT_REPLY
+        ]
 
 
-KeptReply = Callable[[int], None]
+def _unique_of(message: bytes) -> int:
+    return int.from_bytes(message[wire.UNIQUE_OFFSET : wire.UNIQUE_OFFSET + 8], "little")

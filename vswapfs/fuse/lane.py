@@ -1,7 +1,6 @@
 """The lane: one thread that owns /dev/fuse and answers page I/O straight from the store.
 
-Owns the device descriptor (closes it at the end), the loop, the polling window, and the right to
-change the store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
+Owns its descriptor of the device (closes it at the end), the loop, and the right to change the store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
 on the swap file never enter an event loop; all other requests go unread to pyfuse3 over a
 SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything but the device, the
 pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
@@ -17,7 +16,8 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import perf_counter_ns, sleep
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapE
 from vswapfs.fuse import parts, wire
 from vswapfs.fuse.ahead import DecodedAhead
 from vswapfs.fuse.behind import Behind
+from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.window import PollWindow
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
@@ -62,8 +63,9 @@ class Lane:
         swap_inode: int,
         ended: Callable[[], None],
         keep_awake: Callable[[bool], None],
+        journal: Journal | None = None,
     ) -> None:
-        """``keep_awake``: see PollWindow."""
+        """``keep_awake``: see PollWindow. With a journal, requests are read into it."""
         self.store = store
         self.tiers: TierIo | None = None
         self.lost_pages: dict[int, tuple[int, str]] = {}
@@ -80,9 +82,18 @@ class Lane:
         """Wakes the lane: there is work, or a direct read has ended."""
         self._work: deque[tuple[Work, Completion]] = deque()
         self._stopped = threading.Event()
-        # Filled once, so that no page of it is ever faulted in while the kernel copies a request.
-        self._buffer = bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
+        self._journal = journal
+        self.after_reply: Callable[[bytes], None] | None = None
+        """Gets the header of each reply, or what begins with it."""
+        self.has_failed = False
+        """Ended by a defect, and not because the device is gone."""
+        # Filled once, so that no page of it is ever faulted in while the kernel copies a request:
+        # a process that is killed then ends it with EIO.
+        self._view = (
+            journal.buffer
+            if journal
+            else memoryview(bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES))
+        )
         self._request = self._view
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self.event_fd):
@@ -109,7 +120,9 @@ class Lane:
 
     # -- for other threads -------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, first: Iterable[bytes] = ()) -> None:
+        """Serve the requests ``first``, which were read before, and then what the device has."""
+        self._first = first
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
@@ -135,12 +148,13 @@ class Lane:
 
     def _run(self) -> None:
         try:
+            for request in self._first:
+                self._serve_again(request)
             self._loop()
         except BaseException:
-            _log.exception("the lane ended by a defect; the mount is gone")
+            self.has_failed = True
+            _log.exception("the lane ended by a defect")
         finally:
-            # With the last descriptor of the device the kernel aborts the connection, so that
-            # nobody waits for answers that will not come.
             os.close(self._device_fd)
             self._stopped.set()
             self._refuse_work()
@@ -155,7 +169,7 @@ class Lane:
             completion(None, VswapError("the file system is unmounted", remedy="start it again"))
 
     def _loop(self) -> None:
-        buffers = [self._buffer]
+        buffers = [self._view]
         readv, device_fd = os.readv, self._device_fd
         since_pair_check = 0
         while True:
@@ -287,6 +301,7 @@ class Lane:
         except PoolFullError as error:
             if self.tiers is not None and self.tiers.room_is_coming():
                 self.counters["requests.parked"] += 1
+                self._keep(length, unique)
                 self._parked.append(self._request[:length].tobytes())
             else:
                 self.counters["refusals.pool_full"] += 1
@@ -306,7 +321,8 @@ class Lane:
 
     def _serve_later(self, plans: list[RecordRead]) -> None:
         """Have records read, then serve the request again with what was read."""
-        length = wire.REQUEST.unpack_from(self._request)[0]
+        length, _opcode, unique = wire.OUT_HEADER.unpack_from(self._request)
+        self._keep(length, unique)
         request = self._request[:length].tobytes()
 
         def serve_now(fetched: Fetched) -> None:
@@ -320,6 +336,11 @@ class Lane:
 
         assert self.tiers is not None
         self.tiers.read(plans, serve_now)
+
+    def _keep(self, length: int, unique: int) -> None:
+        """The request is not answered at once."""
+        if self._journal is not None:
+            self._journal.keep(self._request[:length], unique)
 
     def _serve_again(self, request: bytes) -> None:
         self._request = memoryview(request)
@@ -339,10 +360,11 @@ class Lane:
         _log.exception("internal error: %s", what)
 
     def _reply(self, buffers: list[bytes]) -> None:
-        try:
+        # ENOENT: whoever asked was killed meanwhile, or a predecessor of ours has answered.
+        with suppress(FileNotFoundError):
             os.writev(self._device_fd, buffers)
-        except FileNotFoundError:
-            return  # whoever asked was killed meanwhile; nobody waits for the reply
+        if self.after_reply is not None:
+            self.after_reply(buffers[0])
 
     def _reply_error(self, unique: int, number: int) -> None:
         try:
@@ -416,6 +438,8 @@ class Lane:
     # -- all else: pyfuse3 -------------------------------------------------------------------
 
     def _forward(self, length: int, opcode: int, unique: int) -> None:
+        if opcode not in wire.OPS_WITHOUT_REPLY:
+            self._keep(length, unique)
         number = self._behind.forward(self._request[:length], opcode, unique)
         if number == 0:
             self.counters["requests.forwarded"] += 1

@@ -20,6 +20,13 @@ OUT_HEADER: Final = struct.Struct("<IiQ")  # len, error, unique
 OUT_HEADER_BYTES: Final = OUT_HEADER.size
 WRITE_REPLY: Final = struct.Struct("<IiQII")  # out header; size, padding
 
+UNIQUE_OFFSET: Final = 8
+"""Of the unique number of a request, and of a reply."""
+
+NOTIFY_RESEND: Final = OUT_HEADER.pack(OUT_HEADER_BYTES, 7, 0)
+"""Written to the device: send all requests again that were read and not answered. They come with
+bit 63 of their unique number set, and are answered with that. Answered ones never come again."""
+
 INIT_IN: Final = struct.Struct("<IIII")  # major, minor, max_readahead, flags; behind the header
 # out header; major, minor, max_readahead, flags, max_background, congestion_threshold, max_write,
 # time_gran, max_pages, map_alignment
@@ -39,6 +46,10 @@ INIT_BIG_WRITES: Final = 1 << 5
 INIT_ASYNC_DIO: Final = 1 << 15
 INIT_MAX_PAGES: Final = 1 << 22
 
+_INIT_EXT: Final = 1 << 30
+_INIT_HAS_RESEND: Final = 1 << 39 - 32
+_FLAGS2: Final = struct.Struct("<I")
+
 FALLOC_KEEP_SIZE: Final = 0x01
 FALLOC_PUNCH_HOLE: Final = 0x02
 FALLOC_ZERO_RANGE: Final = 0x10
@@ -47,6 +58,15 @@ MAX_REQUEST_PAGES: Final = 256
 MAX_REQUEST_BYTES: Final = MAX_REQUEST_PAGES * 4096
 # The kernel insists on room for the largest request it may send, headers included.
 REQUEST_BUFFER_BYTES: Final = MAX_REQUEST_BYTES + 4096
+
+
+def can_resend(init_request: bytes) -> bool:
+    """Whether the kernel understands NOTIFY_RESEND (Linux 6.9): bit 39 of its flags."""
+    flags = INIT_IN.unpack_from(init_request, IN_HEADER_BYTES)[3]
+    if not flags & _INIT_EXT:
+        return False
+    (flags2,) = _FLAGS2.unpack_from(init_request, IN_HEADER_BYTES + INIT_IN.size)
+    return bool(flags2 & _INIT_HAS_RESEND)
 
 
 def improve_init_reply(reply: bytes, offered_flags: int) -> bytes:

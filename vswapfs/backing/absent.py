@@ -1,0 +1,41 @@
+"""A medium that is not there: of a tier that a successor could not open again.
+
+Owns nothing. Every operation fails with the reason, so that the tier is failing, and its pages are
+errors, and nothing else.
+"""
+
+import errno
+
+
+class AbsentBacking:
+    """A Backing of that size without a byte of it."""
+
+    def __init__(self, size_bytes: int, reason: str) -> None:
+        self._size_bytes = size_bytes
+        self._reason = reason
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def direct_fd(self) -> int:
+        return -1
+
+    def _fail(self) -> None:
+        raise OSError(errno.ENODEV, self._reason)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._fail()
+
+    def write(self, offset: int, buffer: memoryview) -> None:
+        self._fail()
+
+    def trim(self, offset: int, length: int) -> None:
+        self._fail()
+
+    def flush(self) -> None:
+        self._fail()
+
+    def close(self) -> None:
+        """Nothing is open."""
