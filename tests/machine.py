@@ -71,6 +71,7 @@ class Instance:
         self.name = name
         status = self.status()
         self.pid: int = status["pid"]
+        self.supervisor_pid: int = status["supervisor_pid"]
         self.device: str | None = status["loop_device"]
         self.mountpoint: str = status["mountpoint"]
         self.file = f"{self.mountpoint}/swap"
@@ -145,7 +146,8 @@ def assert_nothing_left(name: str) -> None:
     assert not [d for d in loop_devices() if f"/{name}/" in d[1]], loop_devices()
     assert not set(swap.active_areas()) & {d[0] for d in loop_devices() if not d[1]}
     assert not Path(f"/run/vswapfs/{name}").exists()
-    assert not [p for p in processes() if f'"name":"{name}"' in p[1]], processes()
+    ours = re.compile(rf'"name":"{name}"|(supervise|worker|standby|adopt) {name}\b')
+    wait_until("its processes end", lambda: not [p for p in processes() if ours.search(p[1])], 5)
 
 
 def loop_devices() -> list[tuple[str, str]]:

@@ -352,6 +352,9 @@ class _Region:
     def release(self, start: int, stop: int) -> None:
         self._view[start:stop] = bytes(stop - start)
 
+    def extents(self) -> list[tuple[int, int]]:
+        return [(0, len(self._view))]
+
 
 def make_buffers(geometry: Geometry) -> Buffers:
     return Buffers(**{name: _Region(size) for name, size in geometry.sizes_bytes().items()})

@@ -33,6 +33,7 @@ from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import READ_ATTEMPTS
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, PoolFullError, TierFormatError
+from vswapfs.format.session import SESSION_BYTES, Session
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment_header
 from vswapfs.fuse.lane import Lane
 
@@ -317,9 +318,12 @@ class Simulation:
         # The copy must lie before the first slot, also with small segments.
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
+        self.session = Session(memoryview(bytearray(SESSION_BYTES)))
         self.store = Store(self.geometry, make_buffers(self.geometry))
         lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
-        self.tiering = Tiering(self.store, cast(Lane, lane), self.budget_bytes_per_day)
+        self.tiering = Tiering(
+            self.store, cast(Lane, lane), self.session, self.budget_bytes_per_day
+        )
         self.tally = Tally()
         self.truth: dict[int, bytes] = {}
         self._parked: list[tuple[int, bytes]] = []

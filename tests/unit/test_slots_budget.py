@@ -13,6 +13,7 @@ from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.figures import figures
 from vswapfs.core.loghead import INCOMPRESSIBLE
+from vswapfs.core.recount import pages_in
 from vswapfs.core.segment import SEALED
 from vswapfs.core.slots import WARM_MAX, RamSlots, Slots, TierSlots
 from vswapfs.core.store import Store
@@ -435,7 +436,7 @@ def test_the_densest_segments_are_written_first() -> None:
     store.segments.add_tier(20)
     sparse = store.homes.choose(leave=-1)
     assert sparse is not None
-    for page in list(store._pages_in(sparse))[1:]:
+    for page in list(pages_in(store, sparse))[1:]:
         store.discard(page, 1)
     count = len(store.homes.candidates())
     found = []
@@ -480,7 +481,7 @@ def test_a_failed_write_tells_the_cleaner_that_it_may_have_the_segment() -> None
     store = filled_store()
     store.segments.add_tier(20)
     segment = store.homes.candidates()[-1]
-    for page in list(store._pages_in(segment))[1:]:
+    for page in list(pages_in(store, segment))[1:]:
         store.discard(page, 1)  # worth cleaning
     plan = store.homes.plan_write(segment)
     assert plan is not None

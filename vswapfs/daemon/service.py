@@ -5,7 +5,6 @@ a signal never costs a page (swapoff comes first; if it fails, the daemon serves
 """
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -18,11 +17,8 @@ import msgspec
 import pyfuse3
 import trio
 
-from vswapfs import __version__
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.check import check
-from vswapfs.core.describe import describe_range
-from vswapfs.core.figures import derived_bytes, figures
 from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
@@ -30,6 +26,7 @@ from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
+from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
@@ -37,7 +34,7 @@ from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.daemon.upkeep import every_second
-from vswapfs.errors import HostError, UsageError, VswapError
+from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
 from vswapfs.format.session import Field, Session
@@ -48,10 +45,7 @@ from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.host import hardening, loop, swap
 from vswapfs.host.idling import IdleProcessors
 from vswapfs.host.region import MemoryRegion
-from vswapfs.units import PAGE_BYTES, PAGE_SHIFT, format_size
-
-DESC_PAGES_AT_ONCE: Final = 64
-"""Pages described in one call of the lane: about 0.3 ms with their checksums verified."""
+from vswapfs.units import format_size
 
 DRAIN_REPORT_S: Final = 3.0
 
@@ -115,6 +109,7 @@ class Service:
         self._make_lane()
         for tier in tiers:
             self._tiering.add(*tier)
+        self._session[Field.SERVING_NS] = time.monotonic_ns()
         self._lane.start([request])
         failure: VswapError | None = None
         async with self._serving() as nursery:
@@ -219,6 +214,11 @@ class Service:
             self._store, self._lane, self._tiering, self._config.name
         )
         self._scrubber = Scrubber(self._store, self._lane, self._tiering)
+        self._inspector = Inspector(
+            self._config, self._store, self._lane, self._tiering, self._tier_commands,
+            self._succession, self._state.tables_bytes,
+            lambda: self._namespace.internal_errors + self._control.internal_errors,
+        )  # fmt: skip
         self._lane.tiers = self._tiering
         self._tiering.start()
 
@@ -361,11 +361,11 @@ class Service:
     async def _handle(self, request: message.Request, send: Send) -> None:
         match request:
             case message.AskStatus():
-                await send(await self._status())
+                await send(await self._inspector.status(self._outcomes))
             case message.AskStats():
-                await send(message.Stats(await self._stats()))
+                await send(message.Stats(await self._inspector.stats()))
             case message.AskDescriptors():
-                await self._describe(request, send)
+                await self._inspector.describe(request, send)
             case message.AskCheck():
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
             case message.AskOff():
@@ -436,85 +436,5 @@ class Service:
                 raise failure
             await send(message.Done())
 
-    async def _describe(self, request: message.AskDescriptors, send: Send) -> None:
-        start_bytes, end_bytes = request.start_bytes, request.end_bytes
-        if not 0 <= start_bytes < end_bytes:
-            raise UsageError(
-                f"range {start_bytes}-{end_bytes}: the end is not behind the start",
-                remedy="for example 0-1M",
-            )
-        if start_bytes >= self._size_bytes:
-            raise UsageError(
-                f"offset {start_bytes:#x} is beyond the area, which ends at {self._size_bytes:#x}",
-                remedy=f"an offset below {self._size_bytes:#x}",
-            )
-        if request.state is not None and request.state not in message.STATES:
-            raise UsageError(
-                f"{request.state!r} is not a state", remedy=f"one of {', '.join(message.STATES)}"
-            )
-        stop = -(-min(end_bytes, self._size_bytes) // PAGE_BYTES)
-        last_sent_s = trio.current_time()
-        for start in range(start_bytes >> PAGE_SHIFT, stop, DESC_PAGES_AT_ONCE):
-            work = functools.partial(
-                describe_range,
-                self._store, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state,
-            )  # fmt: skip
-            found = await ask(self._lane, work)
-            if any(page.state == "disk" for page in found):
-                await self._tier_commands.complete(found)
-            # Also an empty list now and then, so that a long search is seen to be alive.
-            if found or trio.current_time() > last_sent_s + 1:
-                await send(message.Descriptors(found))
-                last_sent_s = trio.current_time()
-        await send(message.Done())
-
-    async def _stats(self) -> dict[str, int]:
-        def collect() -> dict[str, int]:
-            self._store.finish_count()
-            values = figures(self._store) | self._lane.stats()
-            values["internal_errors"] += (
-                self._namespace.internal_errors + self._control.internal_errors
-            )
-            values["metadata_bytes"] = (
-                self._state.tables_bytes()
-                + derived_bytes(self._store)
-                + values["pool.header_bytes"]
-            )
-            return values
-
-        return await ask(self._lane, collect)
-
     async def _stats_json(self) -> bytes:
-        return msgspec.json.encode(nest(await self._stats())) + b"\n"
-
-    async def _status(self) -> message.Status:
-        values = await self._stats()
-        pages = {state: values[f"pages.{state}"] for state in message.STATES}
-        used_bytes = self._size_bytes - pages["empty"] * PAGE_BYTES
-        live_bytes = values["pool.live_bytes"]
-        devices = loop.attached_to(self._file)
-        area = swap.active_areas().get(devices[0]) if devices else None
-        kept_bytes = (
-            values["pool.used_bytes"] + values["metadata_bytes"] - values["pool.header_bytes"]
-        )
-        return message.Status(
-            name=self._config.name,
-            pid=os.getpid(),
-            version=__version__,
-            uptime_s=round((time.monotonic_ns() - self._session[Field.STARTED_NS]) / 1e9, 1),
-            mountpoint=self._config.mountpoint,
-            size_bytes=self._size_bytes,
-            used_bytes=used_bytes,
-            loop_device=devices[0] if devices else None,
-            swap_used_bytes=area.used_bytes if area else None,
-            swap_priority=area.priority if area else None,
-            pages=pages,
-            ratio=round(values["pool.original_bytes"] / live_bytes, 2) if live_bytes else None,
-            saved_bytes=used_bytes - kept_bytes,
-            pool_limit_bytes=values["pool.limit_bytes"],
-            pool_used_bytes=values["pool.used_bytes"],
-            same_filled=self._config.same_filled,
-            hardening=[message.Outcome(*outcome) for outcome in self._outcomes],
-            tiers=await ask(self._lane, self._tiering.status),
-            **self._succession.status(),
-        )
+        return msgspec.json.encode(nest(await self._inspector.stats())) + b"\n"

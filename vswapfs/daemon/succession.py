@@ -7,6 +7,7 @@ eventfd, and that it has ended). Never touches the store.
 import logging
 import os
 import select
+import time
 from typing import Any, Final
 
 import trio
@@ -139,6 +140,11 @@ class Succession:
             "the worker before it serves on",
             remedy="see the log: another version of the state needs off, then on",
         )
+
+    @property
+    def uptime_s(self) -> float:
+        """Since the instance was started, whoever serves it now."""
+        return round((time.monotonic_ns() - self._session[Field.STARTED_NS]) / 1e9, 1)
 
     def status(self) -> dict[str, Any]:
         """The fields of message.Status that are about this."""

@@ -1,6 +1,7 @@
 """The lane: one thread that owns /dev/fuse and answers page I/O straight from the store.
 
-Owns its descriptor of the device (closes it at the end), the loop, and the right to change the store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
+Owns its descriptor of the device (closes it at the end), the loop, and the right to change the
+store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
 on the swap file never enter an event loop; all other requests go unread to pyfuse3 over a
 SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything but the device, the
 pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
@@ -89,11 +90,8 @@ class Lane:
         """Ended by a defect, and not because the device is gone."""
         # Filled once, so that no page of it is ever faulted in while the kernel copies a request:
         # a process that is killed then ends it with EIO.
-        self._view = (
-            journal.buffer
-            if journal
-            else memoryview(bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES))
-        )
+        buffer = bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES)
+        self._view = journal.buffer if journal else memoryview(buffer)
         self._request = self._view
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self.event_fd):

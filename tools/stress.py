@@ -1,0 +1,286 @@
+"""Stress: kills the worker of an instance again and again under load, and counts what went wrong.
+
+Owns one instance, from its start to its end, and the load on it in a memory cgroup of its own. Ends
+only processes that it started and the worker and standby of that instance, by their ids. Prints
+what it found, and ends with 1 if anything is not as it has to be: a wrong byte, an I/O error, a
+SIGBUS, a line in the kernel's log, something left behind.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import click
+from cgroup import MemoryCgroup
+
+from vswapfs.format import instance
+from vswapfs.format.session import SESSION_BYTES, Field, Session
+from vswapfs.fuse import mount
+
+NAME: Final = "stress"
+MIB: Final = 1 << 20
+ROOT: Final = Path(__file__).parent
+BIN: Final = Path(sys.executable).parent
+ANSWER_TIMEOUT_S: Final = 60.0
+LOAD_TIMEOUT_S: Final = 240.0
+SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WARNING", "Oops")
+
+
+@dataclass
+class Outcome:
+    """What was counted."""
+
+    kills: int = 0
+    standby_kills: int = 0
+    hot_ms: list[float] = field(default_factory=list)
+    cold_ms: list[float] = field(default_factory=list)
+    runs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def print(self) -> None:
+        print(f"kills          {self.kills}, of these with the standby {self.standby_kills}")
+        print(f"load           {self.runs} runs verified")
+        for name, found in (("hot", self.hot_ms), ("cold", self.cold_ms)):
+            if found:
+                p99 = sorted(found)[min(len(found) - 1, int(len(found) * 0.99))]
+                print(
+                    f"{name:14} {len(found)} kills; kill to first reply: median "
+                    f"{statistics.median(found):.1f} ms, p99 {p99:.1f} ms, most {max(found):.1f} ms"
+                )
+        print(f"went wrong     {len(self.faults)}")
+        for fault in self.faults:
+            print(f"  {fault}")
+
+
+class Killer:
+    """Kills, and measures until the next answer, by the words of the session."""
+
+    def __init__(self, outcome: Outcome, rng: random.Random, standby_share: float) -> None:
+        self._outcome = outcome
+        self._rng = rng
+        self._standby_share = standby_share
+        path = f"{instance.state_directory(NAME)}/session"
+        with open(path, "rb") as file:  # noqa: PTH123
+            view = memoryview(mmap.mmap(file.fileno(), SESSION_BYTES, prot=mmap.PROT_READ))
+        self.session = Session(view)
+
+    def kill(self) -> None:
+        """One kill, and the wait for the first answer after it."""
+        session, outcome = self.session, self._outcome
+        worker, standby = session[Field.WORKER_PID], session[Field.STANDBY_PID]
+        also = bool(standby) and self._rng.random() < self._standby_share
+        is_hot = bool(session[Field.STANDBY_READY]) and not also
+        killed_ns = time.monotonic_ns()
+        os.kill(worker, signal.SIGKILL)
+        if also:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(standby, signal.SIGKILL)
+            outcome.standby_kills += 1
+        outcome.kills += 1
+        deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+        while session[Field.FIRST_REPLY_NS] <= killed_ns:
+            if time.monotonic() > deadline_s:
+                outcome.faults.append(f"kill {outcome.kills}: no answer in {ANSWER_TIMEOUT_S} s")
+                return
+            time.sleep(0.001)
+        pause_ms = (session[Field.FIRST_REPLY_NS] - killed_ns) / 1e6
+        (outcome.hot_ms if is_hot else outcome.cold_ms).append(pause_ms)
+
+
+@contextlib.contextmanager
+def load(command: list[str], outcome: Outcome) -> Iterator["Load"]:
+    """The load, run again and again; its last run is waited for."""
+    running = Load(command, outcome)
+    try:
+        yield running
+        running.finish()
+    finally:
+        running.end()
+
+
+class Load:
+    """A command that verifies what it wrote, in its own process group."""
+
+    def __init__(self, command: list[str], outcome: Outcome) -> None:
+        self._command = command
+        self._outcome = outcome
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def keep_up(self) -> bool:
+        """Start it again if it has ended; False if it ended badly."""
+        if self._process.poll() is None:
+            return True
+        if not self._judge():
+            return False
+        self._process = self._start()
+        return True
+
+    def _judge(self) -> bool:
+        out, _ = self._process.communicate()
+        if self._process.returncode == 0:
+            self._outcome.runs += 1
+            return True
+        self._outcome.faults.append(f"the load ended with {self._process.returncode}: {out[-600:]}")
+        return False
+
+    def finish(self) -> None:
+        if self._outcome.faults:
+            return
+        try:
+            self._process.wait(LOAD_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._outcome.faults.append(f"the load did not end within {LOAD_TIMEOUT_S:.0f} s")
+        else:
+            self._judge()
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / "vswapctl", *arguments], capture_output=True, text=True, check=False, timeout=200,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def kernel_log() -> str:
+    return subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
+
+
+def left_behind() -> list[str]:
+    found = []
+    if mount.find(NAME):
+        found.append("left: a mount")
+    if Path(instance.directory(NAME)).exists():
+        found.append(f"left: {instance.directory(NAME)}")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"vswapfs.daemon" in words and NAME.encode() in words:
+                found.append(f"left: process {process.name}")
+    return found
+
+
+@click.group()
+def main() -> None:
+    """Stress vswapfs on this machine."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+@main.command()
+@click.option("--rounds", default=40, show_default=True, help="How many kills.")
+@click.option("--least-s", default=0.05, show_default=True, help="Shortest time between two.")
+@click.option("--most-s", default=1.0, show_default=True, help="Longest time between two.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--standby-share", default=0.2, show_default=True, help="Kills of the standby too.")
+@click.option("--journal", is_flag=True, help="As on a kernel that cannot resend requests.")
+@click.option("--mode", type=click.Choice(["workload", "fio"]), default="workload")
+def kill(
+    rounds: int,
+    least_s: float,
+    most_s: float,
+    seed: int,
+    standby_share: float,
+    journal: bool,
+    mode: str,
+) -> None:
+    """Kill the worker under load, sometimes the standby with it.
+
+    workload: 1 GiB in a memory cgroup of 256 MiB swaps to 2 GiB with a pool limit of 256 MiB and a
+    file tier. fio: random reads and writes of the mounted file with verification.
+    """
+    outcome, rng = Outcome(), random.Random(seed)
+    log_before = kernel_log()
+    with tempfile.TemporaryDirectory(prefix="vswapfs-stress-", dir="/var/tmp") as directory:
+        tier = f"{directory}/tier:2G"
+        up = ctl(
+            "on", NAME, "--size", "2G", "--pool-limit", "256M", "--tier", tier,
+            VSWAPFS_FORCE="journal" if journal else "",
+        )  # fmt: skip
+        if up.returncode:
+            raise click.ClickException(up.stderr)
+        try:
+            with MemoryCgroup(256 * MIB) as group:
+                command = workload_command(group, seed) if mode == "workload" else fio_command(seed)
+                if mode == "fio":
+                    ctl_swapoff()
+                with load(command, outcome) as running:
+                    killer = Killer(outcome, rng, standby_share)
+                    print(
+                        f"survival       {json.loads(ctl('status', NAME, '--json').stdout)[0]['survival']}"
+                    )
+                    while outcome.kills < rounds and not outcome.faults and running.keep_up():
+                        time.sleep(rng.uniform(least_s, most_s))
+                        killer.kill()
+            healthy(outcome)
+            down = ctl("off", NAME)
+            if down.returncode:
+                outcome.faults.append(f"off: {down.stderr}")
+        finally:
+            ctl("off", NAME, "--force")
+    new = kernel_log()[len(log_before) :]
+    outcome.faults += [
+        f"kernel: {line}" for line in new.splitlines() if any(word in line for word in SUSPICIOUS)
+    ]
+    outcome.faults += left_behind()
+    outcome.print()
+    sys.exit(bool(outcome.faults))
+
+
+def workload_command(group: MemoryCgroup, seed: int) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "workload.py"), "--size", "1G", "--seed", str(seed),
+        "--touches", "20000", "--cgroup-procs", str(group.procs_path),
+    ]  # fmt: skip
+
+
+def fio_command(seed: int) -> list[str]:
+    return [
+        "fio", "--name=stress", f"--filename={instance.mountpoint(NAME)}/swap", "--size=256M",
+        "--rw=randrw", "--bsrange=4k-128k", "--direct=1", "--ioengine=libaio", "--iodepth=16",
+        "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--fallocate=none",
+        f"--randseed={seed}", "--buffer_compress_percentage=50", "--refill_buffers",
+    ]  # fmt: skip
+
+
+def ctl_swapoff() -> None:
+    """fio is to have the file for itself."""
+    (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+    subprocess.run(["swapoff", status["loop_device"]], check=True)
+    subprocess.run(["losetup", "--detach", status["loop_device"]], check=True)
+
+
+def healthy(outcome: Outcome) -> None:
+    check = ctl("check", NAME)
+    if check.returncode:
+        outcome.faults.append(f"check: {check.stdout}{check.stderr}")
+    stats = json.loads(ctl("stats", NAME, "--json").stdout or "{}")
+    for key in ("checksum_errors", "internal_errors", "damaged_descriptors"):
+        if stats.get(key):
+            outcome.faults.append(f"{key}: {stats[key]}")
+
+
+if __name__ == "__main__":
+    main()
