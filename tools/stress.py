@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ ROOT: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
 ANSWER_TIMEOUT_S: Final = 60.0
 LOAD_TIMEOUT_S: Final = 240.0
+PHASES: Final = (Field.ENDED_NS, Field.SERVING_NS, Field.FIRST_REPLY_NS)
 SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WARNING", "Oops")
 
 
@@ -44,6 +46,7 @@ class Outcome:
 
     kills: int = 0
     standby_kills: int = 0
+    phases_ms: list[list[float]] = field(default_factory=list)
     hot_ms: list[float] = field(default_factory=list)
     cold_ms: list[float] = field(default_factory=list)
     runs: int = 0
@@ -59,6 +62,11 @@ class Outcome:
                     f"{name:14} {len(found)} kills; kill to first reply: median "
                     f"{statistics.median(found):.1f} ms, p99 {p99:.1f} ms, most {max(found):.1f} ms"
                 )
+        if self.phases_ms:
+            names = ("end of the old process", "taking over", "first reply")
+            medians = [statistics.median(column) for column in zip(*self.phases_ms, strict=True)]
+            told = ", ".join(f"{n} {ms:.1f}" for n, ms in zip(names, medians, strict=True))
+            print(f"hot, medians   {told} ms")
         print(f"went wrong     {len(self.faults)}")
         for fault in self.faults:
             print(f"  {fault}")
@@ -97,6 +105,9 @@ class Killer:
             time.sleep(0.001)
         pause_ms = (session[Field.FIRST_REPLY_NS] - killed_ns) / 1e6
         (outcome.hot_ms if is_hot else outcome.cold_ms).append(pause_ms)
+        if is_hot:
+            times = [killed_ns, *(session[at] for at in PHASES)]
+            outcome.phases_ms.append([(b - a) / 1e6 for a, b in pairwise(times)])
 
 
 @contextlib.contextmanager
@@ -228,9 +239,8 @@ def kill(
                     ctl_swapoff()
                 with load(command, outcome) as running:
                     killer = Killer(outcome, rng, standby_share)
-                    print(
-                        f"survival       {json.loads(ctl('status', NAME, '--json').stdout)[0]['survival']}"
-                    )
+                    (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+                    print(f"survival       {status['survival']}")
                     while outcome.kills < rounds and not outcome.faults and running.keep_up():
                         time.sleep(rng.uniform(least_s, most_s))
                         killer.kill()

@@ -22,6 +22,7 @@ from vswapfs.ctl import (
     render,
     scrub,
     shutdown,
+    succession,
     tier,
     writeback,
 )
@@ -129,6 +130,42 @@ def off(name: str | None, force: bool) -> None:
     name = instances.choose(name)
     shutdown.off(name, _tell, force=force)
     click.echo(f"{name} is down")
+
+
+@cli.command()
+@_name
+def restart(name: str | None) -> None:
+    """Replace the worker by one of the version that is installed now, without swapoff.
+
+    Swap waits for some milliseconds meanwhile. Refused, with nothing changed, if the installed
+    version does not understand the state of the running one.
+
+    \b
+    Example:
+      vswapctl restart vswap0
+    """
+    name = instances.choose(name)
+    now = succession.restart(name, _tell if sys.stderr.isatty() else _keep_quiet)
+    click.echo(
+        f"{name} is served by process {now.worker_pid}, version {now.version}; "
+        f"swap waited {now.last_pause_ms} ms"
+    )
+
+
+@cli.command()
+@_name
+def adopt(name: str | None) -> None:
+    """Give an instance a new supervisor, whose own was killed.
+
+    Its worker serves on all the time; but should it die before, its pages are lost.
+
+    \b
+    Example:
+      vswapctl adopt vswap0
+    """
+    name = instances.choose(name)
+    succession.adopt(name, _keep_quiet)
+    click.echo(f"{name} has a supervisor again")
 
 
 @cli.command(epilog=status_table.help_text())

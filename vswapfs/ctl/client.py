@@ -42,6 +42,10 @@ class NotAnsweringError(InstanceError):
     """The daemon lives, but gave no complete answer. It may still be at what it was asked."""
 
 
+class HungUpError(NotAnsweringError):
+    """The connection ended before an answer was complete."""
+
+
 class SilentError(NotAnsweringError):
     """Nothing came in time, and it did not hang up either."""
 
@@ -174,8 +178,8 @@ def _silent(name: str, timeout_s: float) -> SilentError:
     )
 
 
-def _hung_up(name: str) -> NotAnsweringError:
-    return NotAnsweringError(
+def _hung_up(name: str) -> HungUpError:
+    return HungUpError(
         f"{name} hung up before its answer was complete",
         remedy=f"vswapctl status {name}, and see {instance.log_path(name)}",
     )

@@ -1,6 +1,6 @@
 """Start of a daemon, and the teardown of what a dead or wedged one left.
 
-Owns the two command lines of vswapfs.daemon that vswapctl starts, and the pipe on which they
+Owns the command lines of vswapfs.daemon that vswapctl starts, and the pipe on which they
 report. Never touches the host itself: mounting, swapon and clearing up are the daemon's work.
 When a function here returns or raises, the pipe is closed; only after Ready is the process left.
 """
@@ -53,7 +53,17 @@ def takedown(name: str, show: Show, *, force: bool) -> None:
         raise _no_answer(name, "gave the wrong answer", command)
 
 
-def _follow(command: list[str], name: str, show: Show) -> Answer:
+def adopt(name: str, show: Show) -> None:
+    """Start a supervisor for a worker that has none, and leave it.
+
+    Raises the error that is reported, or InstanceError if there is no report.
+    """
+    command = [*_DAEMON, "adopt", instance.check_name(name)]
+    if not isinstance(_follow(command, name, show, leave_when_done=True), Done):
+        raise _no_answer(name, "gave the wrong answer", command)
+
+
+def _follow(command: list[str], name: str, show: Show, *, leave_when_done: bool = False) -> Answer:
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -81,7 +91,7 @@ def _follow(command: list[str], name: str, show: Show) -> Answer:
     if answer is None:
         status = _wait(process)
         raise _no_answer(name, _ending(status), command)
-    if isinstance(answer, Ready):
+    if isinstance(answer, Ready) or (leave_when_done and isinstance(answer, Done)):
         _leave(process)
     else:
         _wait(process)

@@ -55,6 +55,10 @@ def _ratio(status: Status) -> Value:
     return None if status.ratio is None else f"{status.ratio:.2f}"
 
 
+def _pause(status: Status) -> Value:
+    return None if status.last_pause_ms is None else f"{status.last_pause_ms:.1f}ms"
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("NAME", "name of the instance", lambda row: row.name, right=False),
     Column("STATE", "running, or dead", lambda row: row.state.value, right=False),
@@ -82,7 +86,20 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "SAME-FILLED", "scope of markers", _of(lambda s: s.same_filled), right=False, default=False
     ),
-    Column("PID", "process of the daemon", _of(lambda s: s.pid), default=False),
+    Column("PID", "process that serves: the worker", _of(lambda s: s.pid), default=False),
+    Column(
+        "SUPERVISOR", "process that replaces it", _of(lambda s: s.supervisor_pid), default=False
+    ),
+    Column("STANDBY", "process that would be next", _of(lambda s: s.standby_pid), default=False),
+    Column(
+        "SURVIVAL",
+        "requests in flight come by resend, journal; or none",
+        _of(lambda s: s.survival),
+        right=False,
+        default=False,
+    ),
+    Column("TAKEOVERS", "times a worker was replaced", _of(lambda s: s.takeovers), default=False),
+    Column("PAUSE", "of the last one", _of(_pause), default=False),
     Column(
         "VERSION", "version of the daemon", _of(lambda s: s.version), right=False, default=False
     ),
@@ -175,4 +192,12 @@ def warnings(row: Row) -> list[str]:
     status, name = row.status, row.name
     refused = [f"{name}: {out.name}: {out.detail}" for out in status.hardening if not out.ok]
     waits = [f"{name}: tier {tier.path}: {tier.detail}" for tier in status.tiers if tier.detail]
-    return refused + waits
+    alone = []
+    if status.survival == "none":
+        alone = [
+            f"{name}: does not survive its worker: this kernel has no tmpfs that is never swapped "
+            f"out (Linux 6.4); its memory is locked"
+        ]
+    elif status.supervisor_pid is None:
+        alone = [f"{name}: its supervisor has ended\n  try: vswapctl adopt {name}"]
+    return refused + waits + alone

@@ -32,8 +32,7 @@ def adopt(name: str, reporter: Reporter) -> NoReturn:
         pidfd = os.pidfd_open(worker.pid)
     except OSError as error:
         raise HostError(f"watch process {worker.pid}", error.strerror or "") from None
-    ours = Handed(*(fd if fd < 0 else _take(pidfd, fd) for fd in theirs._replace(go=-1)))
-    os.close(ours.supervisor)
+    ours = Handed(*(fd if fd < 0 else _take(pidfd, fd) for fd in theirs._replace(go=-1, supervisor=-1)))
     ours = ours._replace(supervisor=os.pidfd_open(os.getpid()))
     os.close(pidfd)
     ours.set_inheritable(True)

@@ -207,8 +207,8 @@ class Status(msgspec.Struct, tag="status"):
     standby_pid: int | None
     takeovers: int
     last_pause_ms: float | None
-    """From the end of the worker before this one to the first answer of this one, or until it
-    waited for requests if there were none."""
+    """From the end of the worker before this one (or when it was killed by restart) until this one
+    began to serve."""
 
 
 class Handover(msgspec.Struct, tag="handover"):
