@@ -156,7 +156,10 @@ def test_all_killed_is_the_end_and_nothing_hangs() -> None:
         kill(up.pid)
         wait_until("status says dead", lambda: "dead" in ctl_ok("status", NAME))
         assert up.device
-        assert run("dd", f"if={up.device}", "of=/dev/null", "count=1", timeout_s=20).returncode
+        assert run(
+            "dd", f"if={up.device}", "of=/dev/null", "iflag=direct", "bs=4k", "count=1",
+            timeout_s=20,
+        ).returncode  # fmt: skip
         ctl_ok("off", NAME, "--force")
     finally:
         ctl("off", NAME, "--force")

@@ -8,16 +8,18 @@ can explain is noted: everything else that is not exactly what was stored last i
 """
 
 import functools
+import itertools
 import random
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
-from regions import EMPTY_PAGE, HangError, make_buffers, make_page
+from regions import CORE, EMPTY_PAGE, HangError, make_buffers, make_page
 
 from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
@@ -26,6 +28,7 @@ from vswapfs.core.check import check
 from vswapfs.core.descriptor import KIND_MASK, STORED, place
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
+from vswapfs.core.verify import NotInRamError
 from vswapfs.daemon import medium, tiering
 from vswapfs.daemon.io_threads import THREAD_COUNT, Done, Job
 from vswapfs.daemon.medium import erase
@@ -59,6 +62,10 @@ BAD_READS: Final[Rates] = {
 }
 LYING_WRITES: Final[Rates] = {("write", Fault.LOST): 0.03, ("write", Fault.MISPLACED): 0.03}
 EVERYTHING: Final[Rates] = {**HONEST_WRITES, **BAD_READS, **LYING_WRITES}
+
+
+class KilledError(BaseException):
+    """The worker stops here, at once."""
 
 
 class SimulationError(AssertionError):
@@ -115,6 +122,14 @@ class Threads:
     @property
     def pending_count(self) -> int:
         return len(self._queue) + len(self._running) + len(self._ended)
+
+    def abandon(self, rng: random.Random) -> None:
+        """Their process is killed: I/O under way ends, or never began."""
+        for item in self._running:
+            if not item.ran and rng.random() < 0.5:
+                self.current = item
+                item.run()
+        self.current = None
 
     def work(self, rng: random.Random) -> None:
         """One thread gets on: does its I/O, or hands the outcome over."""
@@ -291,6 +306,7 @@ class Tally:
     tiers_removed: int = 0
     removals_given_up: int = 0
     faults: int = 0
+    restarts: int = 0
 
 
 Command = Generator[None, None, None]
@@ -319,11 +335,12 @@ class Simulation:
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
         self.session = Session(memoryview(bytearray(SESSION_BYTES)))
-        self.store = Store(self.geometry, make_buffers(self.geometry))
-        lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
-        self.tiering = Tiering(
-            self.store, cast(Lane, lane), self.session, self.budget_bytes_per_day
-        )
+        self.buffers = make_buffers(self.geometry)
+        self.store = Store(self.geometry, self.buffers)
+        self.tiering = self._make_tiering()
+        self._media: dict[str, tuple[Disk, Superblock]] = {}
+        self.unanswered: dict[int, Callable[[], object]] = {}
+        """Requests that a successor would get again, by a number of their own."""
         self.tally = Tally()
         self.truth: dict[int, bytes] = {}
         self._parked: list[tuple[int, bytes]] = []
@@ -338,6 +355,60 @@ class Simulation:
         self.disks: list[Disk] = []
         self._commands: list[Command] = []
         self._disk_speed = 0.5
+
+    def _make_tiering(self) -> Tiering:
+        lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
+        return Tiering(self.store, cast(Lane, lane), self.session, self.budget_bytes_per_day)
+
+    # -- the worker is killed ----------------------------------------------------------------
+
+    def step_and_be_killed(self, lines: int) -> None:
+        """A step, in which the worker is killed after so many lines of its code, if it has them."""
+        tracing = sys.gettrace()
+        countdown = itertools.count(lines, -1)
+
+        def trace(frame: FrameType, event: str, _arg: Any) -> Any:
+            if not frame.f_code.co_filename.startswith((CORE, tiering.__file__)):
+                return None
+            if event == "line" and next(countdown) == 0:
+                raise KilledError
+            return trace
+
+        sys.settrace(trace)
+        try:
+            self.step()
+        except KilledError:
+            sys.settrace(tracing)
+            self.restart()
+        finally:
+            sys.settrace(tracing)
+
+    def restart(self) -> None:
+        """Another worker over the same buffers, session and media; requests come again."""
+        self.tally.restarts += 1
+        # What the I/O threads were about may have been done, or not; nobody hears of it.
+        self.threads.abandon(self.rng)
+        self.threads = Threads()
+        self._commands.clear()
+        self._parked.clear()
+        entries = self.session.tiers()
+        self.store = Store.attach(
+            self.geometry,
+            self.buffers,
+            first_sequence=self.store.segments.next_sequence,
+            tier_slot_counts=[entry.slot_count for entry in entries],
+            gone={entry.number for entry in entries if not entry.is_present},
+            now_s=int(self.clock.now_s),
+        )
+        self.tiering = self._make_tiering()
+        for entry in entries:
+            if entry.is_present:
+                self.tiering.restore(entry.number, entry.path, *self._media[entry.path])
+        self._pumped_at = 0
+        again, self.unanswered = list(self.unanswered.values()), {}
+        self.rng.shuffle(again)
+        for request in again:
+            request()
 
     # -- what a fault explains ---------------------------------------------------------------
 
@@ -374,6 +445,7 @@ class Simulation:
 
     def put(self, page: int, data: bytes) -> bool:
         """Store; False if it was refused or waits."""
+        self.unanswered[page] = functools.partial(self._put_again, page, data)
         try:
             self.store.store(page, data)
         except PoolFullError:
@@ -382,10 +454,21 @@ class Simulation:
                 self._parked.append((page, data))
             else:
                 self.tally.refused += 1
+                del self.unanswered[page]
             return False
         self.truth[page] = data
+        del self.unanswered[page]
         self._doubtful.discard(page)
         return True
+
+    def _put_again(self, page: int, data: bytes) -> None:
+        """A write whose worker was killed: perhaps it was done, all but the reply."""
+        try:
+            if self.store.load(page) == data:
+                self.truth[page] = data
+        except (LostPageError, NotInRamError):
+            pass  # then it was not done
+        self.put(page, data)
 
     def _serve_parked(self) -> None:
         parked, self._parked = self._parked, []
@@ -396,21 +479,26 @@ class Simulation:
         return any(first <= page < first + count for page, _data in self._parked)
 
     def discard(self, first: int, count: int) -> None:
+        self.unanswered[-1] = functools.partial(self.discard, first, count)
         self.store.discard(first, count)
         for page in range(first, first + count):
             self.truth.pop(page, None)
             self._doubtful.discard(page)
+        del self.unanswered[-1]
 
     def get(self, first: int, count: int = 1, read: Read | None = None) -> None:
         """Load, now or when it was read; compare then."""
+        read = read or Read()
+        self.unanswered[-2 - id(read)] = functools.partial(self.get, first, count)
         missing = self.store.missing(first, first + count)
         if missing and any(plan.version not in self.store.fetched for plan in missing):
-            self._get_later(first, count, missing, read or Read())
+            self._get_later(first, count, missing, read)
             return
         for plan in missing:
             self.store.homes.end_read(plan)
         for page in range(first, first + count):
-            self._compare(page, read or Read())
+            self._compare(page, read)
+        del self.unanswered[-2 - id(read)]
 
     def _get_later(self, first: int, count: int, plans: list[RecordRead], read: Read) -> None:
         def serve_now(fetched: Fetched) -> None:
@@ -460,6 +548,7 @@ class Simulation:
             number.to_bytes(16, "little"), "vswap0", self.geometry.segment_bytes, slot_count, 1, 1
         )
         self.tally.tiers_added += 1
+        self._media[f"/disk{number}"] = disk, superblock
         return self.tiering.add(f"/disk{number}", disk, superblock)
 
     def _one(
@@ -610,6 +699,7 @@ class Simulation:
         raise AssertionError("I/O goes on for ever with nothing to do")
 
     def check(self) -> None:
+        self.store.finish_count()
         findings = [finding for finding in check(self.store) if not self._explained(finding)]
         assert findings == [], findings
         for disk in self.disks:

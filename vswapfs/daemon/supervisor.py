@@ -89,6 +89,8 @@ class Supervisor:
             if worker is None
             else self._watch(_Process(worker, os.pidfd_open(worker)))
         )
+        if worker is not None:
+            self._want_standby(0)
         self._session[Field.SUPERVISOR_PID] = os.getpid()
         self._session[Field.WORKER_PID] = self._worker.pid
 
