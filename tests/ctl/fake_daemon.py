@@ -83,6 +83,12 @@ def make_status(name: str, **changes: Any) -> Status:
         "same_filled": "same",
         "hardening": [Outcome("mlockall", True, "held"), Outcome("io_flusher", False, "EPERM")],
         "tiers": [],
+        "survival": "resend",
+        "supervisor_pid": 41,
+        "worker_pid": 42,
+        "standby_pid": 43,
+        "takeovers": 1,
+        "last_pause_ms": 5.9,
     }
     return Status(**(fields | changes))
 

@@ -32,7 +32,9 @@ def adopt(name: str, reporter: Reporter) -> NoReturn:
         pidfd = os.pidfd_open(worker.pid)
     except OSError as error:
         raise HostError(f"watch process {worker.pid}", error.strerror or "") from None
-    ours = Handed(*(fd if fd < 0 else _take(pidfd, fd) for fd in theirs._replace(go=-1, supervisor=-1)))
+    # The other two are each process's own.
+    shared = theirs._replace(go=-1, supervisor=-1)
+    ours = Handed(*(fd if fd < 0 else _take(pidfd, fd) for fd in shared))
     ours = ours._replace(supervisor=os.pidfd_open(os.getpid()))
     os.close(pidfd)
     ours.set_inheritable(True)
