@@ -84,7 +84,7 @@ class Killer:
             view = memoryview(mmap.mmap(file.fileno(), SESSION_BYTES, prot=mmap.PROT_READ))
         self.session = Session(view)
 
-    def kill(self) -> None:
+    def kill(self, load: "Load") -> None:
         """One kill, and the wait for the first answer after it."""
         session, outcome = self.session, self._outcome
         worker, standby = session[Field.WORKER_PID], session[Field.STANDBY_PID]
@@ -99,6 +99,8 @@ class Killer:
         outcome.kills += 1
         deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
         while session[Field.FIRST_REPLY_NS] <= killed_ns:
+            if not load.keep_up():
+                return  # somebody has to ask for something
             if time.monotonic() > deadline_s:
                 outcome.faults.append(f"kill {outcome.kills}: no answer in {ANSWER_TIMEOUT_S} s")
                 return
@@ -243,7 +245,7 @@ def kill(
                     print(f"survival       {status['survival']}")
                     while outcome.kills < rounds and not outcome.faults and running.keep_up():
                         time.sleep(rng.uniform(least_s, most_s))
-                        killer.kill()
+                        killer.kill(running)
             healthy(outcome)
             down = ctl("off", NAME)
             if down.returncode:

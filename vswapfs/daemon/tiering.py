@@ -25,11 +25,7 @@ from vswapfs.daemon.record_reader import RecordReader, all_lost
 from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
 from vswapfs.format.message import Tiers, TierStatus
 from vswapfs.format.session import Session, TierEntry
-from vswapfs.format.tier import (
-    SegmentHeader,
-    Superblock,
-    slot_offset_bytes,
-)
+from vswapfs.format.tier import SegmentHeader, Superblock, slot_offset_bytes
 from vswapfs.fuse.lane import Lane
 
 WRITES_IN_FLIGHT_MAX: Final = 2
@@ -80,11 +76,8 @@ class Tiering:
     def add(self, path: str, backing: Backing, superblock: Superblock) -> Tier:
         """Take a tier whose superblock has been written."""
         number = self._store.segments.add_tier(superblock.slot_count)
-        self._session.keep_tier(
-            TierEntry(
-                number, True, superblock.slot_count, backing.size_bytes, superblock.uuid, path
-            )
-        )
+        slots, size_bytes = superblock.slot_count, backing.size_bytes
+        self._session.keep_tier(TierEntry(number, True, slots, size_bytes, superblock.uuid, path))
         return self.restore(number, path, backing, superblock)
 
     def restore(self, number: int, path: str, backing: Backing, superblock: Superblock) -> Tier:

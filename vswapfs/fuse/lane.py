@@ -1,11 +1,10 @@
 """The lane: one thread that owns /dev/fuse and answers page I/O straight from the store.
 
 Owns its descriptor of the device (closes it at the end), the loop, and the right to change the
-store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE
-on the swap file never enter an event loop; all other requests go unread to pyfuse3 over a
-SOCK_SEQPACKET pair, and its replies are copied back. Never blocks on anything but the device, the
-pair and its eventfd. Always holds: each request gets exactly one reply; an exception costs one
-request, never the loop.
+store: every other thread hands it work through ``submit``. READ, WRITE and FALLOCATE on the swap
+file never enter an event loop; all other requests go unread to pyfuse3 over a SOCK_SEQPACKET pair,
+and its replies are copied back. Never blocks on anything but the device, the pair and its eventfd.
+Always holds: each request gets one reply; an exception costs one request, never the loop.
 
 After an answer the lane polls the device for a while before it sleeps (fuse/window.py). Polling
 time is cleaning time.
@@ -46,6 +45,7 @@ LOST_PAGES_MAX: Final = 10_000
 
 _PAIR_CHECK_INTERVAL: Final = 4
 _PAGE_MASK: Final = PAGE_BYTES - 1
+_BUFFER_BYTES: Final = wire.REQUEST_BUFFER_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class Lane:
         """Ended by a defect, and not because the device is gone."""
         # Filled once, so that no page of it is ever faulted in while the kernel copies a request:
         # a process that is killed then ends it with EIO.
-        buffer = bytearray(b"\xff" * wire.REQUEST_BUFFER_BYTES)
-        self._view = journal.buffer if journal else memoryview(buffer)
+        self._view = journal.buffer if journal else memoryview(bytearray(b"\xff" * _BUFFER_BYTES))
         self._request = self._view
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self.event_fd):
@@ -122,9 +121,6 @@ class Lane:
         """Serve the requests ``first``, which were read before, and then what the device has."""
         self._first = first
         self._thread.start()
-
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
 
     def submit(self, work: Work, completion: Completion) -> None:
         """Have ``work`` called on the lane, then ``completion(result, error)``, also there.
