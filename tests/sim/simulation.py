@@ -405,9 +405,11 @@ class Simulation:
             if entry.is_present:
                 self.tiering.restore(entry.number, entry.path, *self._media[entry.path])
         self._pumped_at = 0
-        again, self.unanswered = list(self.unanswered.values()), {}
+        again, self.unanswered = list(self.unanswered.items()), {}
         self.rng.shuffle(again)
-        for request in again:
+        # Changes first: a read beside one that was half done may find the old or the new page.
+        again.sort(key=lambda item: item[0] < -1)
+        for _number, request in again:
             request()
 
     # -- what a fault explains ---------------------------------------------------------------

@@ -87,7 +87,7 @@ class Recount:
         words: list[int] = store.words[first : first + CLUSTER_PAGES].tolist()
         store.cluster_pages[cluster] = CLUSTER_PAGES - words.count(EMPTY)
         damaged = incompressible = 0
-        # Each word is looked at once, with nothing called: 90 ns (tools/bench recount).
+        # Each word is looked at once, with nothing called.
         for word in words:
             if word == EMPTY:
                 continue

@@ -164,7 +164,7 @@ class Store:
         return store
 
     def finish_count(self) -> None:
-        """Count all that is not counted yet: at most 90 ns a page."""
+        """Count all that is not counted yet, now."""
         self._count(self.geometry.cluster_count)
 
     def _count(self, clusters: int) -> None:
