@@ -74,7 +74,7 @@ def measure(*, quick: bool) -> Report:
     for size_gib in all_sizes:
         report.how[label(size_gib)] = "size of the area, and of its tier if it has one"
     with report.progress(ROUNDS * sum(map(len, sizes.values()))) as step:
-        for layout, number in ((each, number) for each in LAYOUTS for number in range(rounds)):
+        for layout, number in ((each, number) for each in LAYOUTS for number in range(ROUNDS)):
             for name in rotated(map(label, sizes[layout]), number):
                 step(f"{layout.name}, round {number + 1}, {name}")
                 try:
