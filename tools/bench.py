@@ -52,7 +52,7 @@ def show(report: Report, *, save: bool) -> None:
 
 
 @main.command()
-@quick_option("4 KiB only, 3 rounds instead of 5, 1 s instead of 2 s a run.")
+@quick_option("4 KiB only.")
 @save_option
 def device(quick: bool, save: bool) -> None:
     """fio through a loop device, beside other user-space devices and zram.
@@ -64,7 +64,7 @@ def device(quick: bool, save: bool) -> None:
 
 
 @main.command()
-@quick_option("512 MiB in 128 MiB, 2 rounds instead of 5.")
+@quick_option("512 MiB in 128 MiB.")
 @save_option
 @click.option(
     "--risky", is_flag=True, help="Swap to qemu-storage-daemon and nbdkit too; that may hang."
@@ -81,7 +81,7 @@ def swap(quick: bool, save: bool, risky: bool) -> None:
 
 @main.command()
 @click.argument("names", metavar="[PROGRAM]...", nargs=-1, type=click.Choice(tuple(PROGRAMS)))
-@quick_option("Half the memory, 2 rounds instead of 3.")
+@quick_option("Half the memory.")
 @save_option
 def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
     """Real programs in a memory cgroup, beside zram, zswap, a swap file, and enough RAM.
@@ -94,7 +94,7 @@ def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
 
 
 @main.command()
-@quick_option("Up to 16 GiB instead of 64, tiers up to 4 GiB instead of 16, 2 rounds instead of 3.")
+@quick_option("Up to 16 GiB instead of 64, tiers up to 4 GiB instead of 16.")
 @save_option
 def scale(quick: bool, save: bool) -> None:
     """Memory beyond payload and time per page: areas from 1 to 64 GiB, tiers from 1 to 16 GiB.

@@ -157,7 +157,7 @@ class Lab:
         number = self.store.segments.add_tier(recipe.tier_slots)
         self.tier = Tier(number, "tier", self.backing, self.superblock)
         self._reader = RecordReader({number: self.tier}, SEGMENT_BYTES)
-        lane = SimpleNamespace(lost_pages={})
+        lane = SimpleNamespace(lost=SimpleNamespace(reasons={}))
         self._scrubber = Scrubber(self.store, cast(Lane, lane), cast(Tiering, None))
         self._memory = scratch(SEGMENT_BYTES)
         self._pages = Pages(seed, recipe)

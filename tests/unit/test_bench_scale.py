@@ -1,6 +1,7 @@
 """Where the pages of the scale benchmark lie."""
 
-from benchmarks.scale import CHUNK_PAGES, CLUSTER_PAGES, LAYOUTS
+from benchmarks.scale import CLUSTER_PAGES, LAYOUTS
+from benchmarks.store import CHUNK_PAGES
 
 from vswapfs.units import PAGE_BYTES
 

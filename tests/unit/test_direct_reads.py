@@ -12,9 +12,9 @@ from typing import Any, cast
 import pytest
 from regions import make_buffers, make_page
 
-from vswapfs.backing import aio
-from vswapfs.backing.aio import READ_MAX_BYTES, READS_MAX, AsyncReads
+from vswapfs.backing import uring
 from vswapfs.backing.file import FileBacking
+from vswapfs.backing.uring import READ_MAX_BYTES, READS_MAX, AsyncReads
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
@@ -71,17 +71,29 @@ def test_reads_end_with_the_bytes_that_are_there(
     os.close(fd)
 
 
-def test_a_read_that_cannot_start_takes_nothing(reads: AsyncReads) -> None:
-    assert reads.start(1 << 20, 0, 4096) == -1, "no such descriptor"
+def test_a_read_that_cannot_be_done_ends_with_its_errno(reads: AsyncReads, event_fd: int) -> None:
+    number = reads.start(1 << 20, 0, 4096)  # no such descriptor
+    wait_for(event_fd)
+    assert reads.ended() == [(number, -errno.EBADF)]
+    reads.done_with(number)
     assert reads.free_count == READS_MAX
     assert reads.ended() == []
 
 
-def test_a_machine_without_known_system_calls_is_told(
-    event_fd: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "pdp11")
-    with pytest.raises(HostError, match="pdp11"):
+def test_rings_go_round(reads: AsyncReads, event_fd: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(4096))
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    for _ in range(5 * READS_MAX):
+        number = reads.start(fd, 0, 4096)
+        wait_for(event_fd)
+        assert reads.ended() == [(number, 4096)]
+        reads.done_with(number)
+    os.close(fd)
+
+
+def test_a_kernel_without_it_is_told(event_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uring, "_SETUP", 9999)
+    with pytest.raises(HostError, match="io_uring"):
         AsyncReads(event_fd)
 
 
@@ -163,7 +175,7 @@ def test_an_error_goes_to_a_thread_which_tries_again(
 ) -> None:
     ended = AsyncReads.ended
 
-    def failing(self: AsyncReads) -> list[aio.Ended]:
+    def failing(self: AsyncReads) -> list[uring.Ended]:
         return [found._replace(result=-errno.EIO) for found in ended(self)]
 
     monkeypatch.setattr(AsyncReads, "ended", failing)

@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 from benchmarks import bars
 from benchmarks.host import MIB, BenchError, HangError, json_of, wait_until_idle
 from benchmarks.peers import DEVICE_PEERS, Device, block_device
-from benchmarks.report import Report, rotated
+from benchmarks.report import ROUNDS, Report, rotated
 from vswapfs.errors import VswapError
 
 AREA_BYTES: Final = 512 * MIB
+RUNTIME_S: Final = 1
 FIO_SPARE_S: Final = 30
 """Beyond its runtime, after which an fio that has not ended hangs."""
 
@@ -37,9 +38,8 @@ def measure(*, quick: bool) -> Report:
     # Reads first: what is written afterwards need not be filled in again.
     sizes_kib = (4,) if quick else (4, 32, 128)
     cases = [Case(*fields) for fields in product(("read", "write"), sizes_kib, (1, 16))]
-    runtime_s, rounds = (1, 3) if quick else (2, 5)
     report = Report("device", bars.DEVICE_BARS)
-    step_count = len(bars.DATA) * len(DEVICE_PEERS) * (1 + rounds * len(cases))
+    step_count = len(bars.DATA) * len(DEVICE_PEERS) * (1 + ROUNDS * len(cases))
     with report.progress(step_count) as step:
         for data in bars.DATA:
             with ExitStack() as stack:
@@ -54,15 +54,15 @@ def measure(*, quick: bool) -> Report:
                     else:
                         devices[peer] = device
                         report.how[peer] = device.how
-                for number, case in product(range(1, rounds + 1), cases):
+                for number, case in product(range(1, ROUNDS + 1), cases):
                     for peer in rotated(devices, number - 1):
                         step(f"round {number}, {case.name(data)}, {peer}")
                         try:
-                            run_case(report, peer, devices, number, case, data, runtime_s)
+                            run_case(report, peer, devices, number, case, data)
                         except BenchError as error:
                             devices.pop(peer)
                             report.give_up(peer, error)
-    example = fio_command("DEVICE", bars.DATA[0], random_options(cases[0], runtime_s))
+    example = fio_command("DEVICE", bars.DATA[0], random_options(cases[0]))
     report.how["fio"] = " ".join(example)
     return report
 
@@ -74,12 +74,11 @@ def run_case(
     number: int,
     case: Case,
     data: str,
-    runtime_s: int,
 ) -> None:
     # What a server still has to tidy up from its turn must not slow down the next one's.
     wait_until_idle(pid for device in devices.values() for pid in device.pids)
     device = devices[peer]
-    figures = fio(device, data, random_options(case, runtime_s), runtime_s)[case.verb]
+    figures = fio(device, data, random_options(case), RUNTIME_S)[case.verb]
     value, unit = (
         (figures["lat_ns"]["mean"] / 1000, bars.US)
         if case.depth == 1
@@ -93,10 +92,10 @@ def prefill(device: Device, data: str) -> None:
     fio(device, data, ["--rw=write", "--bs=128k", "--iodepth=4"], PREFILL_TIMEOUT_S)
 
 
-def random_options(case: Case, runtime_s: int) -> list[str]:
+def random_options(case: Case) -> list[str]:
     return [
         f"--rw=rand{case.verb}", f"--bs={case.size_kib}k", f"--iodepth={case.depth}",
-        "--norandommap", "--time_based", f"--runtime={runtime_s}",
+        "--norandommap", "--time_based", f"--runtime={RUNTIME_S}",
     ]  # fmt: skip
 
 

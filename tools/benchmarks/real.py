@@ -17,7 +17,7 @@ from benchmarks import bars
 from benchmarks.host import MIB, BenchError
 from benchmarks.peers import RISKY_SWAP_PEERS, SWAP_PEERS, Device, swap_area
 from benchmarks.programs import PROGRAMS, Program
-from benchmarks.report import Report, rotated
+from benchmarks.report import ROUNDS, Report, rotated
 from vswapfs.errors import VswapError
 from vswapfs.units import PAGE_BYTES
 
@@ -28,16 +28,15 @@ PEERS: Final = (*(peer for peer in SWAP_PEERS if peer not in RISKY_SWAP_PEERS), 
 
 def measure(names: Iterable[str], *, quick: bool) -> Report:
     """These programs, of PROGRAMS, over all peers."""
-    rounds = 2 if quick else 3
     report = Report("real", ())
     names = tuple(names)
-    with report.progress(len(names) * rounds * len(PEERS)) as step:
+    with report.progress(len(names) * ROUNDS * len(PEERS)) as step:
         for name in names:
             try:
                 with PROGRAMS[name](quick=quick) as program:
                     report.how[name] = f"in {program.limit_bytes // MIB} MiB: {program.how}"
                     peers = list(PEERS)
-                    for number in range(1, rounds + 1):
+                    for number in range(1, ROUNDS + 1):
                         for peer in rotated(peers, number - 1):
                             step(f"{name}, round {number}, {peer}")
                             try:

@@ -34,6 +34,9 @@ from benchmarks.host import ROOT, BenchError, run
 
 RESULTS: Final = ROOT / "docs/benchmarks"
 OURS: Final = "vswapfs"
+ROUNDS: Final = 5
+"""Of every benchmark beside peers, also a quick one, which is smaller instead."""
+
 VERSION_COMMANDS: Final = (
     ("fio", "--version"),
     ("qemu-storage-daemon", "--version"),

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from benchmarks import bars
 from benchmarks.host import MIB, VSWAPCTL, BenchError, run, time_limit
 from benchmarks.peers import DISK_DIRECTORY, INSTANCE, TIER_POOL_BYTES, vswapfs_file
-from benchmarks.report import Report, rotated
+from benchmarks.report import ROUNDS, Report, rotated
 from benchmarks.serving import Server
 from benchmarks.store import CHUNK_PAGES, chunk, pool_stats, resident_bytes
 from vswapfs.errors import VswapError
@@ -68,14 +68,13 @@ LAYOUTS: Final = (
 
 def measure(*, quick: bool) -> Report:
     """All layouts at all their sizes."""
-    rounds = 2 if quick else 3
     sizes = {each: each.quick_sizes_gib if quick else each.sizes_gib for each in LAYOUTS}
     all_sizes = sorted(set().union(*sizes.values()))
     report = Report("scale", (), reference=label(all_sizes[0]))
     for size_gib in all_sizes:
         report.how[label(size_gib)] = "size of the area, and of its tier if it has one"
-    with report.progress(rounds * sum(map(len, sizes.values()))) as step:
-        for layout, number in ((each, number) for each in LAYOUTS for number in range(rounds)):
+    with report.progress(ROUNDS * sum(map(len, sizes.values()))) as step:
+        for layout, number in ((each, number) for each in LAYOUTS for number in range(ROUNDS)):
             for name in rotated(map(label, sizes[layout]), number):
                 step(f"{layout.name}, round {number + 1}, {name}")
                 try:

@@ -11,7 +11,7 @@ from cgroup import MemoryCgroup, MemoryCgroupError
 from benchmarks import bars
 from benchmarks.host import MIB, BenchError, cpu_s, timed_s, wait_until_idle
 from benchmarks.peers import RISKY_SWAP_PEERS, SWAP_PEERS, Device, swap_area
-from benchmarks.report import Report, rotated
+from benchmarks.report import ROUNDS, Report, rotated
 from benchmarks.swapping import fill_with_ff, held_pages, run_workload, use_memory
 from vswapfs.errors import VswapError
 
@@ -25,11 +25,10 @@ class Scale(NamedTuple):
     held_bytes: int
     """For swapoff, all but an eighth of it swapped out."""
     touches: int
-    rounds: int
 
 
-FULL: Final = Scale(1024 * MIB, 256 * MIB, 768 * MIB, 20_000, 5)
-QUICK: Final = Scale(512 * MIB, 128 * MIB, 384 * MIB, 10_000, 2)
+FULL: Final = Scale(1024 * MIB, 256 * MIB, 768 * MIB, 20_000)
+QUICK: Final = Scale(512 * MIB, 128 * MIB, 384 * MIB, 10_000)
 
 
 def measure(*, quick: bool, risky: bool) -> Report:
@@ -37,8 +36,8 @@ def measure(*, quick: bool, risky: bool) -> Report:
     scale = QUICK if quick else FULL
     report = Report("swap", bars.SWAP_BARS)
     peers = [peer for peer in SWAP_PEERS if risky or peer not in RISKY_SWAP_PEERS]
-    with report.progress(scale.rounds * len(peers)) as step:
-        for number in range(1, scale.rounds + 1):
+    with report.progress(ROUNDS * len(peers)) as step:
+        for number in range(1, ROUNDS + 1):
             for peer in rotated(peers, number - 1):
                 step(f"round {number}, {peer}")
                 try:

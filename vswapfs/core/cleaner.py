@@ -162,26 +162,35 @@ class Cleaner:
     def _copy(self, steps: int) -> int:
         """Move up to ``steps`` records of the victim on; returns how many were looked at."""
         victim, at = self.victim, self._at
-        pool, words = self._pool, self._words
+        pool, words, move = self._pool, self._words, self._move
         fill_bytes = self._segments.fill_bytes(victim)
+        left_bytes = self._segments.live_bytes[victim]
         base = self._segments.base(victim)
         page_count = self._geometry.page_count
-        looked = 0
-        while looked < steps and at < fill_bytes:
-            looked += 1
-            try:
-                page, length_bytes = header_at(pool, base + at, base + fill_bytes)
-            except RecordError:
-                at = fill_bytes
-                break
-            if page < page_count and words[page] == stored(victim, at, length_bytes):
-                self._move(page, base + at, length_bytes)
-                if self.recompressing:
-                    looked += _RECOMPRESSION_STEPS
-                if self._dropped(victim, length_bytes):
-                    return looked
-            at += length_bytes
-        self._at = at
+        looked = moved_pages = moved_bytes = 0
+        try:
+            while looked < steps and at < fill_bytes:
+                looked += 1
+                try:
+                    page, length_bytes = header_at(pool, base + at, base + fill_bytes)
+                except RecordError:
+                    at = fill_bytes
+                    break
+                if page < page_count and words[page] == stored(victim, at, length_bytes):
+                    move(page, base + at, length_bytes)
+                    moved_pages += 1
+                    moved_bytes += length_bytes
+                    if moved_bytes == left_bytes:
+                        break
+                    if self.recompressing:
+                        looked += _RECOMPRESSION_STEPS
+                at += length_bytes
+        finally:
+            self._at = at
+            # Once for all of them: a fifth of the time.
+            freed = moved_pages > 0 and self._dropped(victim, moved_bytes, moved_pages)
+        if freed:
+            return looked
         if at >= fill_bytes:
             self._rescue(victim)
         return looked
@@ -204,9 +213,9 @@ class Cleaner:
     def _move(self, page: int, source: int, length_bytes: int) -> None:
         """Append a copy of the record to the survivor head, then point the page to it."""
         head, pool = self._head, self._pool
-        old = pool[source : source + length_bytes]
-        found = recompress(old) if self.recompressing else old
+        found: memoryview | bytes = pool[source : source + length_bytes]
         if self.recompressing:
+            found = recompress(pool[source : source + length_bytes])
             self.recompressed_pages_total += 1
             self.recompression_saved_bytes_total += length_bytes - len(found)
             length_bytes = len(found)
@@ -225,8 +234,8 @@ class Cleaner:
         self.moved_pages_total += 1
         self.moved_bytes_total += length_bytes
 
-    def _dropped(self, victim: int, length_bytes: int) -> bool:
-        if self._segments.drop_live(victim, length_bytes):
+    def _dropped(self, victim: int, length_bytes: int, pages: int = 1) -> bool:
+        if self._segments.drop_live(victim, length_bytes, pages):
             self._freed()
             return True
         return False

@@ -9,7 +9,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 
-from vswapfs.backing.aio import READ_MAX_BYTES, AsyncReads
+from vswapfs.backing.uring import READ_MAX_BYTES, AsyncReads
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.daemon.record_reader import Run, runs_of, verify_run
 from vswapfs.daemon.tier import Tier

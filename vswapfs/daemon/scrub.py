@@ -86,7 +86,7 @@ class Scrubber:
             if page < self._store.geometry.page_count and self._store.words[page] == word:
                 missing_bytes -= length_bytes
                 if record.error:
-                    self._lane.lost_pages[page] = (word, record.error)
+                    self._lane.lost.reasons[page] = (word, record.error)
                     findings.append(
                         ScrubFinding(
                             tier.path, record.byte_offset, record.page_offset, record.error

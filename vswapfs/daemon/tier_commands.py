@@ -281,7 +281,7 @@ class TierCommands:
             words = self._store.words
             return [
                 LostPage(page * PAGE_BYTES, reason)
-                for page, (word, reason) in sorted(self._lane.lost_pages.items())
+                for page, (word, reason) in sorted(self._lane.lost.reasons.items())
                 if words[page] == word
             ]
 

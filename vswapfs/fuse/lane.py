@@ -15,11 +15,10 @@ import logging
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import perf_counter_ns, sleep
-from typing import Any, Final
+from typing import Final
 
 from vswapfs.core.homes import Fetched, RecordRead, TierIo
 from vswapfs.core.store import Store
@@ -28,7 +27,9 @@ from vswapfs.errors import LostPageError, OutOfRangeError, PoolFullError, VswapE
 from vswapfs.fuse import parts, wire
 from vswapfs.fuse.ahead import DecodedAhead
 from vswapfs.fuse.behind import Behind
+from vswapfs.fuse.inbox import Completion, Inbox, Work
 from vswapfs.fuse.journal import Journal
+from vswapfs.fuse.lost import LostPages
 from vswapfs.fuse.window import PollWindow
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
@@ -41,16 +42,18 @@ IDLE_MS: Final = 100
 """When no request came for so long, the pool is packed (pages about to die are not copied), and
 processors may halt again."""
 
-LOST_PAGES_MAX: Final = 10_000
+_LOOKS_AT_ONCE: Final = 8
+"""Looks at the device right after an answer, about 1 us each, before anything else: one that does
+one thing at a time comes back so soon, and would find the lane at its housekeeping."""
 
-_PAIR_CHECK_INTERVAL: Final = 4
+_CHECK_INTERVAL: Final = 4
+"""Requests, while there are always more, after which the rest is seen to."""
+
 _PAGE_MASK: Final = PAGE_BYTES - 1
 _BUFFER_BYTES: Final = wire.REQUEST_BUFFER_BYTES
+_ONE_PAGE_BYTES: Final = wire.OUT_HEADER_BYTES + PAGE_BYTES
 
 _log = logging.getLogger(__name__)
-
-Work = Callable[[], Any]
-Completion = Callable[[Any, BaseException | None], None]
 
 
 class Lane:
@@ -69,8 +72,7 @@ class Lane:
         """``keep_awake``: see PollWindow. With a journal, requests are read into it."""
         self.store = store
         self.tiers: TierIo | None = None
-        self.lost_pages: dict[int, tuple[int, str]] = {}
-        """Page: its descriptor when it could not be verified, and why."""
+        self.lost = LostPages(store)
         self._ahead = DecodedAhead(store)
         self._parked: list[bytes] = []
         self._pumped_at = 0
@@ -79,10 +81,9 @@ class Lane:
         self._swap_inode = swap_inode
         self._size_bytes = store.geometry.page_count * PAGE_BYTES
         self._ended = ended
-        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._inbox = Inbox(self._defect)
+        self.event_fd = self._inbox.event_fd
         """Wakes the lane: there is work, or a direct read has ended."""
-        self._work: deque[tuple[Work, Completion]] = deque()
-        self._stopped = threading.Event()
         self._journal = journal
         self.after_reply: Callable[[bytes], None] | None = None
         """Gets the header of each reply, or what begins with it."""
@@ -95,6 +96,8 @@ class Lane:
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self.event_fd):
             self._poll.register(fd, select.POLLIN)
+        self._device_poll = select.poll()
+        self._device_poll.register(device_fd, select.POLLIN)
         self._window = PollWindow(keep_awake)
         self.counters = dict.fromkeys(
             (
@@ -128,11 +131,7 @@ class Lane:
         Keep work short (page I/O waits for it). After the lane has ended, completion gets a
         VswapError.
         """
-        self._work.append((work, completion))
-        if self._stopped.is_set():
-            self._refuse_work()
-        else:
-            os.eventfd_write(self.event_fd, 1)
+        self._inbox.submit(work, completion)
 
     def stats(self) -> dict[str, int]:
         """The lane's share of the field table."""
@@ -150,27 +149,20 @@ class Lane:
             _log.exception("the lane ended by a defect")
         finally:
             os.close(self._device_fd)
-            self._stopped.set()
-            self._refuse_work()
+            self._inbox.close()
             self._ended()
-
-    def _refuse_work(self) -> None:
-        while self._work:
-            try:
-                _, completion = self._work.popleft()
-            except IndexError:
-                return
-            completion(None, VswapError("the file system is unmounted", remedy="start it again"))
 
     def _loop(self) -> None:
         buffers = [self._view]
-        readv, device_fd = os.readv, self._device_fd
-        since_pair_check = 0
+        readv, device_fd, look = os.readv, self._device_fd, self._device_poll.poll
+        since_check = 0
         while True:
+            # Not by reading the device: the exception for a look in vain takes five times as long.
+            if not look(0):
+                self._wait()
             try:
                 readv(device_fd, buffers)
             except BlockingIOError:
-                self._wait()
                 continue
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ECONNABORTED):
@@ -181,18 +173,24 @@ class Lane:
                     sleep(0.01)  # it may last; do not use up a processor
                 continue
             self._serve()
-            since_pair_check += 1
-            if self._work or since_pair_check >= _PAIR_CHECK_INTERVAL:
+            since_check += 1
+            if self._inbox or since_check >= _CHECK_INTERVAL:
                 # Not only when idle: a busy device must not keep the rest waiting.
-                since_pair_check = 0
+                since_check = 0
                 self._between_requests(SLICE_STEPS)
 
     def _wait(self) -> None:
-        """Until there may be a request: see to the rest, poll for a while, then sleep."""
+        """Until there may be a request: look again at once, see to the rest, poll for a while, then
+        sleep."""
         began_ns = perf_counter_ns()
+        look = self._device_poll.poll
+        for _ in range(_LOOKS_AT_ONCE):
+            if look(0):
+                self.counters["lane.polls_hit_total"] += 1
+                self._window.learn(0)
+                return
         poll = self._poll.poll
         unfinished = self._between_requests(SMALL_SLICE_STEPS)
-        # Not by reading the device: the exception for each look takes five times as long.
         while not (events := poll(0)):
             if unfinished:
                 unfinished = self._between_requests(SMALL_SLICE_STEPS)
@@ -208,8 +206,8 @@ class Lane:
 
     def _between_requests(self, clean_steps: int) -> bool:
         """See to all but the device; True if there is more cleaning to do."""
-        if self._work:
-            self._do_work()
+        if self._inbox:
+            self._inbox.do_all()
         if self._behind.awaiting_replies:
             self._behind.return_replies()
         if self.tiers is not None:
@@ -240,7 +238,7 @@ class Lane:
         for fd, _ in events:
             if fd == self.event_fd:
                 os.eventfd_read(fd)
-                self._do_work()
+                self._inbox.do_all()
                 if self.tiers is not None:
                     self.tiers.reap()
             elif fd == self._behind.pair_fd:
@@ -257,18 +255,6 @@ class Lane:
         ):
             pass
         self.store.segments.ram.cool()
-
-    def _do_work(self) -> None:
-        while self._work:
-            work, completion = self._work.popleft()
-            try:
-                result, failure = work(), None
-            except Exception as error:
-                result, failure = None, error
-            try:
-                completion(result, failure)
-            except Exception:
-                self._defect("a completion")
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -302,16 +288,11 @@ class Lane:
                 self._reply_error(unique, error.errno)
         except VswapError as error:
             if isinstance(error, LostPageError):
-                self._remember_lost(error)
+                self.lost.remember(error)
             self._reply_error(unique, error.errno)
         except Exception:
             self._defect(f"request {opcode} at offset {offset} of {size} bytes")
             self._reply_error(unique, errno.EIO)
-
-    def _remember_lost(self, error: LostPageError) -> None:
-        _log.error("%s", error)
-        if len(self.lost_pages) < LOST_PAGES_MAX:
-            self.lost_pages[error.page] = (self.store.words[error.page], error.message)
 
     def _serve_later(self, plans: list[RecordRead]) -> None:
         """Have records read, then serve the request again with what was read."""
@@ -368,8 +349,16 @@ class Lane:
                 self._defect(f"error reply refused: {error}")
 
     def _read(self, unique: int, offset: int, size: int) -> None:
+        first = offset >> PAGE_SHIFT
+        if size == PAGE_BYTES and not offset & _PAGE_MASK and offset < self._size_bytes:
+            # The most frequent one by far: a random page fault.
+            data = self._ahead.take(first) or self.store.load(first)
+            self.counters["requests.read"] += 1
+            self._reply([wire.OUT_HEADER.pack(_ONE_PAGE_BYTES, 0, unique), data])
+            self._ahead.was_read(first, first + 1)
+            return
         end = min(offset + size, self._size_bytes)
-        first, stop = offset >> PAGE_SHIFT, end + _PAGE_MASK >> PAGE_SHIFT
+        stop = end + _PAGE_MASK >> PAGE_SHIFT
         missing = self.store.missing(first, stop)
         if missing and any(plan.version not in self.store.fetched for plan in missing):
             self._serve_later(missing)
@@ -396,7 +385,7 @@ class Lane:
         except LostPageError as error:
             if not pages:
                 raise
-            self._remember_lost(error)
+            self.lost.remember(error)
         return pages
 
     def _write(self, unique: int, offset: int, size: int) -> None:
