@@ -12,6 +12,7 @@ from benchmarks import device as device_benchmark
 from benchmarks import memory, store
 from benchmarks import real as real_benchmark
 from benchmarks import scale as scale_benchmark
+from benchmarks import survival as survival_benchmark
 from benchmarks import swap as swap_benchmark
 from benchmarks import tiers as tiers_benchmark
 from benchmarks.host import BenchError
@@ -104,6 +105,13 @@ def scale(quick: bool, save: bool) -> None:
     of 4 KiB at random, one at a time, through the mounted file, median.
     """
     show(scale_benchmark.measure(quick=quick), save=save)
+
+
+@main.command()
+@save_option
+def survival(save: bool) -> None:
+    """Latency at depth 1, with and without a successor that waits for the daemon's death."""
+    show(survival_benchmark.measure(), save=save)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Stress: kills the worker of an instance again and again under load, and counts what went wrong.
+"""Stress: the worker of an instance is replaced again and again under load; what goes wrong?
 
 Owns one instance, from its start to its end, and the load on it in a memory cgroup of its own. Ends
 only processes that it started and the worker and standby of that instance, by their ids. Prints
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -49,18 +49,25 @@ class Outcome:
     phases_ms: list[list[float]] = field(default_factory=list)
     hot_ms: list[float] = field(default_factory=list)
     cold_ms: list[float] = field(default_factory=list)
+    pauses_ms: list[float] = field(default_factory=list)
+    """Of restarts: from the end of the old worker until the new one serves."""
     runs: int = 0
     faults: list[str] = field(default_factory=list)
 
     def print(self) -> None:
-        print(f"kills          {self.kills}, of these with the standby {self.standby_kills}")
+        if self.kills:
+            print(f"kills          {self.kills}, of these with the standby {self.standby_kills}")
         print(f"load           {self.runs} runs verified")
-        for name, found in (("hot", self.hot_ms), ("cold", self.cold_ms)):
+        for name, what, found in (
+            ("hot", "kills; kill to first reply", self.hot_ms),
+            ("cold", "kills; kill to first reply", self.cold_ms),
+            ("restart", "times; pause", self.pauses_ms),
+        ):
             if found:
                 p99 = sorted(found)[min(len(found) - 1, int(len(found) * 0.99))]
                 print(
-                    f"{name:14} {len(found)} kills; kill to first reply: median "
-                    f"{statistics.median(found):.1f} ms, p99 {p99:.1f} ms, most {max(found):.1f} ms"
+                    f"{name:14} {len(found)} {what}: median {statistics.median(found):.1f} ms, "
+                    f"p99 {p99:.1f} ms, most {max(found):.1f} ms"
                 )
         if self.phases_ms:
             names = ("end of the old process", "taking over", "first reply")
@@ -202,20 +209,29 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """What the commands have in common."""
+    for option in (
+        click.option("--mode", type=click.Choice(["workload", "fio"]), default="workload"),
+        click.option("--journal", is_flag=True, help="As on a kernel that cannot resend requests."),
+        click.option("--seed", default=1, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.option("--rounds", default=40, show_default=True, help="How many kills.")
 @click.option("--least-s", default=0.05, show_default=True, help="Shortest time between two.")
 @click.option("--most-s", default=1.0, show_default=True, help="Longest time between two.")
-@click.option("--seed", default=1, show_default=True)
 @click.option("--standby-share", default=0.2, show_default=True, help="Kills of the standby too.")
-@click.option("--journal", is_flag=True, help="As on a kernel that cannot resend requests.")
-@click.option("--mode", type=click.Choice(["workload", "fio"]), default="workload")
+@options
 def kill(
     rounds: int,
     least_s: float,
     most_s: float,
-    seed: int,
     standby_share: float,
+    seed: int,
     journal: bool,
     mode: str,
 ) -> None:
@@ -225,6 +241,39 @@ def kill(
     file tier. fio: random reads and writes of the mounted file with verification.
     """
     outcome, rng = Outcome(), random.Random(seed)
+
+    def strike(running: "Load") -> None:
+        killer = Killer(outcome, rng, standby_share)
+        while outcome.kills < rounds and not outcome.faults and running.keep_up():
+            time.sleep(rng.uniform(least_s, most_s))
+            killer.kill(running)
+
+    under_load(outcome, strike, seed=seed, journal=journal, mode=mode)
+
+
+@main.command()
+@click.option("--rounds", default=100, show_default=True, help="How many restarts.")
+@options
+def restart(rounds: int, seed: int, journal: bool, mode: str) -> None:
+    """`vswapctl restart` under the same load, again and again."""
+    outcome = Outcome()
+
+    def strike(running: "Load") -> None:
+        while len(outcome.pauses_ms) < rounds and not outcome.faults and running.keep_up():
+            done = ctl("restart", NAME)
+            if done.returncode:
+                outcome.faults.append(f"restart: {done.stderr}")
+                return
+            (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+            outcome.pauses_ms.append(status["last_pause_ms"])
+
+    under_load(outcome, strike, seed=seed, journal=journal, mode=mode)
+
+
+def under_load(
+    outcome: Outcome, strike: Callable[["Load"], None], *, seed: int, journal: bool, mode: str
+) -> None:
+    """Bring an instance and its load up, strike, and see what is left. Does not return."""
     log_before = kernel_log()
     with tempfile.TemporaryDirectory(prefix="vswapfs-stress-", dir="/var/tmp") as directory:
         tier = f"{directory}/tier:2G"
@@ -240,12 +289,9 @@ def kill(
                 if mode == "fio":
                     ctl_swapoff()
                 with load(command, outcome) as running:
-                    killer = Killer(outcome, rng, standby_share)
                     (status,) = json.loads(ctl("status", NAME, "--json").stdout)
                     print(f"survival       {status['survival']}")
-                    while outcome.kills < rounds and not outcome.faults and running.keep_up():
-                        time.sleep(rng.uniform(least_s, most_s))
-                        killer.kill(running)
+                    strike(running)
             healthy(outcome)
             down = ctl("off", NAME)
             if down.returncode:

@@ -57,7 +57,7 @@ def stress(*options: str) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--journal",)], ids=["resend", "journal"])
 def test_killed_under_load(options: tuple[str, ...]) -> None:
-    stress("--rounds", "20", *options)
+    stress("--rounds", "40", *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--journal",)], ids=["resend", "journal"])
