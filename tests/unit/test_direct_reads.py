@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,3 +192,36 @@ def test_a_medium_without_a_descriptor_is_read_by_threads(bench: Bench) -> None:
     bench.direct.read(bench.store.missing(7, 8), found.append)
     bench.backing._fd = fd
     assert found == [{}]
+
+
+def test_the_kernel_never_sees_half_a_word_of_the_ring(
+    reads: AsyncReads, event_fd: int, tmp_path: Path
+) -> None:
+    """It may look at any instant, and takes a head that seems far behind for a full ring: then it
+    keeps the completion to itself, and a process waits for its page for ever."""
+    (tmp_path / "file").write_bytes(bytes(4096))
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    for _ in range(1000):  # beyond what one byte holds
+        reads.start(fd, 0, 4096)
+        wait_for(event_fd)
+        for number, _result in reads.ended():
+            reads.done_with(number)
+    observer = os.fork()
+    if not observer:
+        seen = reads.head()
+        while True:
+            head = reads.head()
+            if head < seen:
+                os._exit(1)
+            seen = head
+    try:
+        for _ in range(20_000):
+            reads.start(fd, 0, 4096)
+            wait_for(event_fd)
+            for number, _result in reads.ended():
+                reads.done_with(number)
+    finally:
+        os.kill(observer, signal.SIGKILL)
+        _, status = os.waitpid(observer, 0)
+        os.close(fd)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "it saw another value"

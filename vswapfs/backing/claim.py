@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,18 +69,39 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
         raise HostError(step, error.strerror or str(error)) from None
 
 
+AGAIN_TIMEOUT_S: Final = 5.0
+
+
+class InUseError(HostError):
+    """Somebody else has the medium."""
+
+
 def claim_again(path: str, uuid: bytes) -> tuple[Claim, Superblock]:
     """Claim a tier that a predecessor of this process had, as it is.
 
     Raises HostError if it is not there any more.
     """
+    deadline_s = time.monotonic() + AGAIN_TIMEOUT_S
+    while True:
+        try:
+            return _claim_again(path, uuid)
+        except InUseError:
+            # Reads that the predecessor had under way keep its file open until they have ended,
+            # a few milliseconds after the process is gone.
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.001)
+
+
+def _claim_again(path: str, uuid: bytes) -> tuple[Claim, Superblock]:
     step = f"open tier {path} again"
     try:
         is_device = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116
         exclusive = os.O_EXCL if is_device else 0
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
     except OSError as error:
-        raise HostError(step, error.strerror or str(error)) from None
+        kind = InUseError if error.errno == errno.EBUSY else HostError
+        raise kind(step, error.strerror or str(error)) from None
     try:
         if not is_device:
             _lock(step, fd)
@@ -135,7 +157,7 @@ def _lock(step: str, fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise HostError(step, "the file is in use by another process (flock)") from None
+        raise InUseError(step, "the file is in use by another process (flock)") from None
 
 
 def _refuse_size(step: str, fd: int, size_bytes: int) -> None:

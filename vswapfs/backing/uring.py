@@ -38,7 +38,7 @@ _ENTRIES_OFFSET: Final = 0x1000_0000
 # opcode, flags, priority, descriptor, offset, address, length, flags of the read, user data
 _ENTRY: Final = struct.Struct("<BBHiQQIIQ24x")
 _COMPLETION: Final = struct.Struct("<QiI")  # user data, result, flags
-_WORD: Final = struct.Struct("<I")
+_WORD_BYTES: Final = 4
 _WORD_MASK: Final = 0xFFFF_FFFF
 _READ: Final = 22
 _RWF_NOWAIT: Final = 8
@@ -72,7 +72,7 @@ class AsyncReads:
             _head, tail, mask, _entries, _flags, _dropped, array = fields[_SUBMISSIONS:][:7]
             head, ctail, cmask, centries, _overflow, completions = fields[_COMPLETIONS:][:6]
             ring_bytes = max(
-                array + fields[0] * _WORD.size, completions + centries * _COMPLETION.size
+                array + fields[0] * _WORD_BYTES, completions + centries * _COMPLETION.size
             )
             self._ring = mmap.mmap(self._fd, ring_bytes, offset=_RING_OFFSET)
             self._entries = mmap.mmap(self._fd, READS_MAX * _ENTRY.size, offset=_ENTRIES_OFFSET)
@@ -80,10 +80,16 @@ class AsyncReads:
         except BaseException:
             os.close(self._fd)
             raise
-        self._tail_at, self._array_at = tail, array
-        (self._mask,) = _WORD.unpack_from(self._ring, mask)
-        self._head_at, self._completed_at, self._completions_at = head, ctail, completions
-        (self._completion_mask,) = _WORD.unpack_from(self._ring, cmask)
+        # Words that the kernel looks at while we are at them: as one word, in one store or load.
+        # struct writes bytes, and once the kernel saw a head far behind, took the ring for full and
+        # kept the completion to itself: a process waited for its page for ever.
+        words_bytes = ring_bytes // _WORD_BYTES * _WORD_BYTES
+        self._words = memoryview(self._ring)[:words_bytes].cast("I")
+        self._tail_at, self._array_at = tail // _WORD_BYTES, array // _WORD_BYTES
+        self._head_at, self._completed_at = head // _WORD_BYTES, ctail // _WORD_BYTES
+        self._completions_at = completions
+        self._mask = self._words[mask // _WORD_BYTES]
+        self._completion_mask = self._words[cmask // _WORD_BYTES]
         self._memory = mmap.mmap(-1, READS_MAX * READ_MAX_BYTES)
         self._view = memoryview(self._memory)
         self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
@@ -106,18 +112,18 @@ class AsyncReads:
         if not self._free:
             return -1
         number = self._free[-1]
-        ring = self._ring
-        (tail,) = _WORD.unpack_from(ring, self._tail_at)
+        words = self._words
+        tail = words[self._tail_at]
         index = tail & self._mask
         _ENTRY.pack_into(
             self._entries, index * _ENTRY.size,
             _READ, 0, 0, fd, offset, self._memory_at + number * READ_MAX_BYTES, length,
             _RWF_NOWAIT, number,
         )  # fmt: skip
-        _WORD.pack_into(ring, self._array_at + index * _WORD.size, index)
-        _WORD.pack_into(ring, self._tail_at, tail + 1 & _WORD_MASK)
+        words[self._array_at + index] = index
+        words[self._tail_at] = tail + 1 & _WORD_MASK
         if _libc.syscall(*self._submit_one) != 1:
-            _WORD.pack_into(ring, self._tail_at, tail)  # not taken: nobody reads the entry
+            words[self._tail_at] = tail  # not taken: nobody reads the entry
             return -1
         self._free.pop()
         return number
@@ -125,17 +131,20 @@ class AsyncReads:
     def ended(self) -> list[Ended]:
         """The reads that have ended since the last call."""
         found = []
-        ring = self._ring
-        (head,) = _WORD.unpack_from(ring, self._head_at)
-        (tail,) = _WORD.unpack_from(ring, self._completed_at)
+        head, tail = self.head(), self._words[self._completed_at]
         while head != tail:
             at = self._completions_at + (head & self._completion_mask) * _COMPLETION.size
-            number, result, _flags = _COMPLETION.unpack_from(ring, at)
+            number, result, _flags = _COMPLETION.unpack_from(self._ring, at)
             found.append(Ended(number, result))
             head = head + 1 & _WORD_MASK
         if found:
-            _WORD.pack_into(ring, self._head_at, head)
+            self._words[self._head_at] = head
         return found
+
+    def head(self) -> int:
+        """How far completions were taken, as the kernel sees it."""
+        head: int = self._words[self._head_at]
+        return head
 
     def done_with(self, number: int) -> None:
         """The memory of a read that has ended is not needed any more."""

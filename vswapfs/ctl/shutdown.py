@@ -5,6 +5,7 @@ forces a daemon that answers: one that reports that swapoff failed still has eve
 On return the instance is down and the process of its daemon has gone.
 """
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from vswapfs.format.message import AskOff, AskStatus, Status, Step
 
 _PATIENCE_S: Final = 60.0
 _FORCE_PATIENCE_S: Final = 10.0
+_AGAIN_S: Final = 0.2
 _LOOK_TIMEOUT_S: Final = 2.0
 _LOOP_DEVICES: Final = Path("/sys/block")
 _SWAPS: Final = Path("/proc/swaps")
@@ -34,15 +36,24 @@ def off(name: str, show: launch.Show, *, force: bool) -> None:
         show("its daemon is dead: clearing up")
         launch.takedown(name, show, force=force)
         return
-    try:
-        _ask(name, show, _FORCE_PATIENCE_S if force else _PATIENCE_S)
-    except client.NotAnsweringError as error:
-        if not force:
-            raise
-        if instances.find(name) is None:
+    deadline_s = time.monotonic() + _FORCE_PATIENCE_S
+    while True:
+        try:
+            _ask(name, show, _FORCE_PATIENCE_S if force else _PATIENCE_S)
             return
-        show(f"{error.message}; taking it down by force")
-        launch.takedown(name, show, force=True)
+        except client.NotAnsweringError as error:
+            if not force:
+                raise
+            state, failure = instances.find(name), error
+        if state is None:
+            return
+        # One that hung up, or is not to be reached, may be about to have a successor.
+        is_silent = isinstance(failure, client.SilentError)
+        if is_silent or state is instances.State.DEAD or time.monotonic() > deadline_s:
+            break
+        time.sleep(_AGAIN_S)
+    show(f"{failure.message}; taking it down by force")
+    launch.takedown(name, show, force=True)
 
 
 def _ask(name: str, show: launch.Show, patience_s: float) -> None:

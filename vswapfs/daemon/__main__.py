@@ -7,7 +7,7 @@ adopt NAME          be the supervisor of a worker that has none
 
 and by these, with descriptors that they inherit (handover.py):
 
-supervise NAME FDS [WORKER]   what ``run`` and ``adopt`` become
+supervise NAME FDS [PID PIDFD]   what ``run`` and ``adopt`` become
 worker NAME FDS, standby NAME FDS   what the supervisor starts
 """
 
@@ -25,7 +25,7 @@ def main() -> int:
         case ["supervise", name, fds, *worker]:
             from vswapfs.daemon import supervisor
 
-            return supervisor.run(name, Handed.parse(fds), int(worker[0]) if worker else None)
+            return supervisor.run(name, Handed.parse(fds), *map(int, worker))
         case ["worker" | "standby" as mode, _name, fds]:
             from vswapfs.daemon import worker as program
 

@@ -36,11 +36,11 @@ def adopt(name: str, reporter: Reporter) -> NoReturn:
     shared = theirs._replace(go=-1, supervisor=-1)
     ours = Handed(*(fd if fd < 0 else _take(pidfd, fd) for fd in shared))
     ours = ours._replace(supervisor=os.pidfd_open(os.getpid()))
-    os.close(pidfd)
     ours.set_inheritable(True)
+    os.set_inheritable(pidfd, True)  # its number may be another process's by then
     lock.write_holder(ours.lock)
     reporter.end(Done())
-    os.execv(sys.executable, [*command_line("supervise", name, ours), str(worker.pid)])
+    os.execv(sys.executable, [*command_line("supervise", name, ours), str(worker.pid), str(pidfd)])
 
 
 def _take(pidfd: int, fd: int) -> int:

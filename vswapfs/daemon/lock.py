@@ -76,8 +76,9 @@ def let_go(name: str, fd: int) -> None:
 
 def write_holder(fd: int) -> None:
     """This process is the one to name."""
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    pid = str(os.getpid()).encode()
+    os.pwrite(fd, pid, 0)  # first: on a full file system it fails, and the old one stays
+    os.ftruncate(fd, len(pid))
 
 
 def acquire(name: str) -> int:

@@ -5,6 +5,7 @@ a signal never costs a page (swapoff comes first; if it fails, the daemon serves
 """
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -169,15 +170,20 @@ class Service:
             left = self._journal.left()
         else:
             succession.ask_to_resend(state.handed.device)
+        if config.pool_limit_bytes == "auto":
+            # What the limit was nobody knows; room for a second, until it is set anew.
+            ram = store.segments.ram
+            ram.limit = min(ram.slot_count, max(ram.limit, ram.used_count * 9 // 8 + 16))
         session[Field.SERVING_NS] = time.monotonic_ns()
         self._lane.start(left)
-        if config.pool_limit_bytes == "auto":
-            store.segments.ram.limit = max(store.segments.ram.limit, store.segments.ram.used_count)
         return len(left)
 
     async def _serve_on(self) -> None:
         """What can wait until requests are served again."""
-        await ask(self._lane, self._store.finish_count)
+        try:
+            await ask(self._lane, self._store.finish_count)
+        except VswapError:
+            return  # the mount is gone already
         async with trio.open_nursery() as nursery:
             await nursery.start(self._control.serve)
             self._succession.ring()
@@ -199,7 +205,7 @@ class Service:
             self._state.handed.device,
             self._lane_end_fd,
             SWAP_INODE,
-            ended=lambda: token.run_sync_soon(self._lane_ended.set),
+            ended=functools.partial(self._lane_has_ended, token),
             keep_awake=idle_processors.keep_awake,
             journal=self._journal,
         )
@@ -221,6 +227,14 @@ class Service:
         )  # fmt: skip
         self._lane.tiers = self._tiering
         self._tiering.start()
+
+    def _lane_has_ended(self, token: trio.lowlevel.TrioToken) -> None:
+        """On the lane. By a defect: a successor goes on with what is there, and at once, because a
+        thread of ours may be waiting for a page that only a lane can give it."""
+        session = self._session
+        if self._lane.has_failed and session[Field.UP] and not session[Field.ENDING]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        token.run_sync_soon(self._lane_ended.set)
 
     def _first_reply(self, header: bytes) -> None:
         self._session[Field.FIRST_REPLY_NS] = time.monotonic_ns()
@@ -244,9 +258,6 @@ class Service:
             # Only now: pyfuse3 reports the end of the pair as an I/O error.
             os.close(self._lane_end_fd)
             if self._is_serving():
-                if self._lane.has_failed and self._session[Field.UP]:
-                    # A successor goes on with what is there.
-                    os.kill(os.getpid(), signal.SIGKILL)
                 await trio.to_thread.run_sync(self._tiering.stop)
 
     def _start_tasks(self, nursery: trio.Nursery) -> None:
@@ -317,12 +328,15 @@ class Service:
             # In the order of the log, and not in that of the page tables: 5 times as fast as
             # swapoff alone (tools/bench tiers).
             self._tiering.is_draining = True
+            self._session[Field.TAKING_DOWN] = 1
             try:
                 await self._drain(report)
                 await trio.to_thread.run_sync(takedown.take_down, self._config.name, report)
             finally:
                 self._tiering.is_draining = False
+                self._session[Field.TAKING_DOWN] = 0
             self._taken_down = True
+            self._session[Field.ENDING] = 1  # there is nothing left to succeed to
 
     async def _drain(self, report: Callable[[str], None]) -> None:
         """Speed only: whatever goes wrong here, swapoff reads the rest page by page."""
@@ -384,11 +398,9 @@ class Service:
                 await send(message.Done())
             case message.AskWriteback():
                 await self._tier_commands.writeback(
-                    idle_s=request.idle_s,
-                    incompressible=request.incompressible,
-                    max_bytes=request.max_bytes,
-                    send=send,
-                )
+                    idle_s=request.idle_s, incompressible=request.incompressible,
+                    max_bytes=request.max_bytes, send=send,
+                )  # fmt: skip
                 await send(message.Done())
             case message.AskDrain():
                 await self._tier_commands.drain(ProgressReporter(send))
@@ -397,11 +409,9 @@ class Service:
                 await send(message.Lost(await self._tier_commands.lost()))
             case message.AskScrub():
                 report = ProgressReporter(send)
-                scrubbed_bytes, found = await self._scrubber.all(
-                    request.rate_bytes_per_s, report.at
-                )
-                await report.at(scrubbed_bytes, scrubbed_bytes, end=True)
-                await send(message.Scrubbed(self._scrubber.records, scrubbed_bytes, found))
+                size, found = await self._scrubber.all(request.rate_bytes_per_s, report.at)
+                await report.at(size, size, end=True)
+                await send(message.Scrubbed(self._scrubber.records, size, found))
 
     async def _off(self, send: Send) -> None:
         _log.info("asked to take %s down", self._config.name)

@@ -35,6 +35,10 @@ STANDBY_DELAY_MS: Final = 200
 
 STANDBY_RETRY_MS: Final = 10_000
 
+START_TRIES_MAX: Final = 100
+START_RETRY_S: Final = 0.1
+"""When a process is needed at once, and memory or process ids are short."""
+
 
 class _Process:
     """A child, or an adopted process, by its pidfd."""
@@ -56,7 +60,8 @@ class _Process:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        # ESRCH: it has ended. EBADF: it was reaped a moment ago.
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def end(self) -> None:
@@ -73,9 +78,11 @@ class _Process:
 
 
 class Supervisor:
-    """``worker``: the pid of one that is to be adopted."""
+    """``worker`` and its ``pidfd``: of one that is to be adopted."""
 
-    def __init__(self, name: str, handed: Handed, worker: int | None = None) -> None:
+    def __init__(
+        self, name: str, handed: Handed, worker: int | None = None, pidfd: int = -1
+    ) -> None:
         self._name = name
         self._handed = handed
         self._session = handed.open_session(WORDS_BYTES)
@@ -85,9 +92,7 @@ class Supervisor:
         self._poll = select.poll()
         self._poll.register(handed.bell, select.POLLIN)
         self._worker = (
-            self._start("worker")
-            if worker is None
-            else self._watch(_Process(worker, os.pidfd_open(worker)))
+            self._start("worker") if worker is None else self._watch(_Process(worker, pidfd))
         )
         if worker is not None:
             self._want_standby(0)
@@ -100,8 +105,12 @@ class Supervisor:
         go = os.eventfd(0, 0)
         os.set_inheritable(go, True)
         command = command_line(mode, self._name, self._handed._replace(go=go))
-        # A group of its own: ctrl-C is for us, who pass it on.
-        pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+        try:
+            # A group of its own: ctrl-C is for us, who pass it on.
+            pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+        except OSError:
+            os.close(go)
+            raise
         return self._watch(_Process(pid, os.pidfd_open(pid), go))
 
     def _watch(self, process: _Process) -> _Process:
@@ -112,25 +121,29 @@ class Supervisor:
         self._poll.unregister(process.pidfd)
         process.close()
 
-    def _start_standby(self) -> None:
-        session = self._session
-        session[Field.STANDBY_READY] = 0
-        self._standby = self._start("standby")
-        session[Field.STANDBY_PID] = self._standby.pid
+    def _start_standby(self) -> bool:
+        """False, and nothing has changed, if the machine cannot start a process now."""
+        try:
+            started = self._start("standby")
+        except OSError as error:
+            self._log(f"no standby could be started: {error}")
+            return False
+        self._standby = started
+        self._session[Field.STANDBY_READY] = 0
+        self._session[Field.STANDBY_PID] = started.pid
+        return True
 
-    def _end_standby(self) -> None:
-        if self._standby is not None:
-            self._poll.unregister(self._standby.pidfd)
-            self._standby.end()
-            self._standby = None
-            self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = 0
+    def _end(self, standby: _Process | None) -> None:
+        if standby is not None:
+            self._poll.unregister(standby.pidfd)
+            standby.end()
 
     # -- the loop ----------------------------------------------------------------------------
 
     def run(self) -> int:
         """Until the instance is no more; returns its exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _frame: self._worker.kill(number))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: self._worker.kill(signal.SIGTERM))
         while True:
             ready = self._poll.poll(self._patience_ms())
             for fd, _events in ready:
@@ -146,8 +159,8 @@ class Supervisor:
                     self._rung()
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
                 self._standby_at_ns = 0
-                if self._standby is None:
-                    self._start_standby()
+                if self._standby is None and not self._start_standby():
+                    self._want_standby(STANDBY_RETRY_MS)
 
     def _patience_ms(self) -> int | None:
         if not self._standby_at_ns:
@@ -162,16 +175,23 @@ class Supervisor:
         """A worker is up, or has taken over, or asks for a restart."""
         session = self._session
         if session[Field.RESTART]:
-            if session[Field.RESTART] == 2 and session[Field.STANDBY_READY]:
+            if session[Field.TAKING_DOWN]:
+                session[Field.RESTART] = 0
+                session[Field.REFUSED] = 1
+            elif session[Field.RESTART] == 2 and session[Field.STANDBY_READY]:
                 # The standby that was started for it is ready: its turn.
                 session[Field.ENDED_NS] = time.monotonic_ns()
                 self._worker.kill()
             elif session[Field.RESTART] == 1:
                 # A fresh one, of the version that is installed now.
-                session[Field.RESTART] = 2
-                session[Field.REFUSED] = 0
-                self._end_standby()
-                self._start_standby()
+                before = self._standby
+                if self._start_standby():
+                    session[Field.RESTART] = 2
+                    session[Field.REFUSED] = 0
+                    self._end(before)
+                else:
+                    session[Field.RESTART] = 0
+                    session[Field.REFUSED] = 1
         elif session[Field.UP]:
             self._let_go_of_the_pipe()
             self._want_standby(STANDBY_DELAY_MS)
@@ -212,9 +232,15 @@ class Supervisor:
             )
         if session[Field.ENDED_NS] < session[Field.SERVING_NS]:  # else we killed it, and know when
             session[Field.ENDED_NS] = now_ns
-        if self._standby is None:
-            self._start_standby()
-            assert self._standby is not None
+        if self._deaths and not self._is_mounted():
+            return lambda: self._finish(status)
+        tries = 0
+        while self._standby is None and not self._start_standby():
+            tries += 1
+            if tries == START_TRIES_MAX:
+                return lambda: self._lost("no process can be started to succeed the worker")
+            time.sleep(START_RETRY_S)
+        assert self._standby is not None
         session[Field.TAKEOVERS] += 1
         session[Field.GO_NS] = now_ns
         os.eventfd_write(self._standby.go, 1)
@@ -232,7 +258,7 @@ class Supervisor:
         """The worker took the instance down, or could not bring it up: nothing must be left."""
         from vswapfs.daemon import lock, takedown
 
-        self._end_standby()
+        self._end(self._standby)
         try:
             takedown.take_down_remains(self._name, lambda _text: None, force=True)
         except HostError as error:
@@ -256,12 +282,19 @@ class Supervisor:
     def _lost(self, why: str) -> int:
         """Nobody serves any more: waiting requests get errors; off --force clears up."""
         from vswapfs.fuse import mount
+        from vswapfs.host import state
 
         self._log(f"giving up: {why}")
-        self._end_standby()
+        self._end(self._standby)
         if found := mount.find(self._name):
             mount.abort(found[1])
+        state.remove(self._name)  # nobody can use it again, and its memory cannot be swapped out
         return 1
+
+    def _is_mounted(self) -> bool:
+        from vswapfs.fuse import mount
+
+        return mount.find(self._name) is not None
 
     def _log(self, text: str) -> None:
         if self._session[Field.FOREGROUND]:
@@ -272,10 +305,10 @@ class Supervisor:
             log.write(line)
 
 
-def run(name: str, handed: Handed, worker: int | None = None) -> int:
+def run(name: str, handed: Handed, worker: int | None = None, pidfd: int = -1) -> int:
     """Supervise an instance until it is no more."""
     hardening.flush_io_thread()
     hardening.spare_from_oom_killer()
     hardening.lock_all_memory()
     gc.disable()
-    return Supervisor(name, handed, worker).run()
+    return Supervisor(name, handed, worker, pidfd).run()

@@ -69,6 +69,8 @@ class Field(IntEnum):
     """How the standby of a restart ended, 1 and its exit status: it was not let go."""
     INIT_BYTES = 19
     CONFIG_BYTES = 20
+    TAKING_DOWN = 21
+    """1: the instance is being taken down, and its worker is not to be replaced by a restart."""
 
 
 class TierEntry(NamedTuple):

@@ -265,19 +265,21 @@ class Lane:
         )
         try:
             if nodeid == self._swap_inode:
-                if opcode == wire.OP_READ:
-                    self._read(unique, offset, size)
-                    return
-                if opcode == wire.OP_WRITE:
-                    self._write(unique, offset, size)
-                    return
-                if opcode == wire.OP_FALLOCATE:
-                    self._fallocate(unique)
+                try:
+                    if opcode == wire.OP_READ:
+                        self._read(unique, offset, size)
+                        return
+                    if opcode == wire.OP_WRITE:
+                        self._write(unique, offset, size)
+                        return
+                    if opcode == wire.OP_FALLOCATE:
+                        self._fallocate(unique)
+                        return
+                except NotInRamError as wanted:
+                    self._serve_later([self.store.homes.plan_read(wanted.page, wanted.word)])
                     return
             if opcode != wire.OP_INTERRUPT:
                 self._forward(length, opcode, unique)
-        except NotInRamError as wanted:
-            self._serve_later([self.store.homes.plan_read(wanted.page, wanted.word)])
         except PoolFullError as error:
             if self.tiers is not None and self.tiers.room_is_coming():
                 self.counters["requests.parked"] += 1
