@@ -188,6 +188,13 @@ def kernel_log() -> str:
     return subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
 
 
+def instance_log() -> list[str]:
+    """What the instance said last."""
+    with contextlib.suppress(OSError):
+        return Path(instance.log_path(NAME)).read_text().splitlines()[-40:]
+    return []
+
+
 def left_behind() -> list[str]:
     found = []
     if mount.find(NAME):
@@ -297,6 +304,8 @@ def under_load(
             if down.returncode:
                 outcome.faults.append(f"off: {down.stderr}")
         finally:
+            if outcome.faults:
+                outcome.faults += instance_log()
             ctl("off", NAME, "--force")
     new = kernel_log()[len(log_before) :]
     outcome.faults += [

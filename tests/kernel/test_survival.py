@@ -1,5 +1,6 @@
 """The daemon may die: workers, standbys and supervisors are killed, and nothing is lost."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -188,9 +189,11 @@ def test_workers_that_cannot_serve_are_given_up() -> None:
     try:
         up = Instance(NAME)
         wait_until_ready(up)
+        standby_pid = up.status()["standby_pid"]
         with Path(f"/run/vswapfs/{NAME}/state/session").open("r+b", buffering=0) as session:
             os.pwrite(session.fileno(), (999).to_bytes(8, "little"), 8 * Field.VERSION)
-        kill(up.status()["standby_pid"])
+        with contextlib.suppress(ProcessLookupError):  # it may have looked, and ended, already
+            kill(standby_pid)
         kill(up.pid)
         wait_until("it is given up", lambda: not Path(f"/proc/{up.supervisor_pid}").exists(), 60)
         assert "giving up" in Path(f"/run/vswapfs/{NAME}/log").read_text()

@@ -72,7 +72,9 @@ class FillPatterns:
     def end_recount(self) -> None:
         """All pages are counted: entries without any are free."""
         self._pages -= Counter(self._held)
-        self._free = [index for index in range(1, self.used_count) if not self._pages[index]]
+        self._free = [
+            index for index in reversed(range(1, self.used_count)) if not self._pages[index]
+        ]
         self._indexes = {
             self._words[index]: index for index in range(1, self.used_count) if self._pages[index]
         }
