@@ -232,8 +232,6 @@ class Supervisor:
             )
         if session[Field.ENDED_NS] < session[Field.SERVING_NS]:  # else we killed it, and know when
             session[Field.ENDED_NS] = now_ns
-        if self._deaths and not self._is_mounted():
-            return lambda: self._finish(status)
         tries = 0
         while self._standby is None and not self._start_standby():
             tries += 1
@@ -290,11 +288,6 @@ class Supervisor:
             mount.abort(found[1])
         state.remove(self._name)  # nobody can use it again, and its memory cannot be swapped out
         return 1
-
-    def _is_mounted(self) -> bool:
-        from vswapfs.fuse import mount
-
-        return mount.find(self._name) is not None
 
     def _log(self, text: str) -> None:
         if self._session[Field.FOREGROUND]:
