@@ -215,7 +215,7 @@ class Cleaner:
         head, pool = self._head, self._pool
         found: memoryview | bytes = pool[source : source + length_bytes]
         if self.recompressing:
-            found = recompress(pool[source : source + length_bytes])
+            found = recompress(memoryview(found))
             self.recompressed_pages_total += 1
             self.recompression_saved_bytes_total += length_bytes - len(found)
             length_bytes = len(found)

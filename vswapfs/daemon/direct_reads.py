@@ -107,7 +107,7 @@ class DirectReads:
         self._by_thread(left, functools.partial(_add, request))
 
     def stop(self) -> None:
-        """After the lane has ended: wait for what is under way."""
+        """After the lane has ended. What is under way ends by itself."""
         if self._reads:
             self._reads.close()
 
