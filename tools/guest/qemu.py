@@ -1,0 +1,358 @@
+"""The machine: QEMU without hardware virtualization, booted, asked, powered off or cut off.
+
+Owns the QEMU process, its scratch disks and its console's log. Never outlives the thread that
+booted it: the kernel kills QEMU then, and whatever ends the `with` kills it first. Always holds:
+disks keep their contents from one boot to the next; every wait has a limit.
+
+Not for use from several threads at once.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from guest import initramfs, kernels
+from guest.errors import (
+    GuestCommandError,
+    GuestError,
+    GuestGoneError,
+    GuestTimeoutError,
+    GuestUnavailableError,
+)
+from guest.image import CACHE, CHECKOUT, base_image, checkout_image
+
+QEMU: Final = "qemu-system-x86_64"
+DEFAULT_KERNEL: Final = "6.1"
+CPU: Final = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"
+"""No more than wheels and the kernel ask for: wide vector instructions are slow to emulate."""
+BOOT_TIMEOUT_S: Final = 90
+POWER_OFF_TIMEOUT_S: Final = 30
+ANSWER_GRACE_S: Final = 15
+"""How much later than a command's limit its end may be heard of: the agent ends it by then."""
+
+_CONSOLE_TAIL_BYTES: Final = 4000
+_FIRST_SCRATCH_LETTER: Final = "d"  # after vda to vdc, the images
+
+Echo = Callable[[str, bytes], None]
+"""Told of output as it comes: stdout or stderr, and the bytes."""
+
+
+class Result(NamedTuple):
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Guest:
+    """`with Guest(disks=[1 << 30]) as guest: guest.run("uname -r").stdout`; disks in bytes."""
+
+    def __init__(
+        self,
+        kernel: str = DEFAULT_KERNEL,
+        *,
+        memory_mib: int = 512,
+        cpus: int = 2,
+        disks: Sequence[int] = (),
+        append: str = "",
+        directory: Path | None = None,
+        interactive: bool = False,
+    ) -> None:
+        """The disks and `console.log` are in the directory and stay; without one they go.
+
+        An interactive guest has its console on this terminal.
+        """
+        self.memory_mib, self.cpus, self.append = memory_mib, cpus, append
+        self._kernel_version = kernel
+        self._disk_sizes = tuple(disks)
+        self._interactive = interactive
+        self._kept_directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._agent: _Agent | None = None
+        self._serial = 0
+        self._running: dict[int, Running] = {}
+
+    def __enter__(self) -> Self:
+        """Make what it takes to boot, and boot."""
+        if shutil.which(QEMU) is None:
+            raise GuestUnavailableError(f"no guest: no {QEMU} here; install qemu-system-x86")
+        with contextlib.ExitStack() as stack:
+            self.kernel = kernels.get(self._kernel_version)
+            self._base = base_image()
+            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(
+                dir=CACHE, prefix="run-")))  # fmt: skip
+            self.directory = self._kept_directory or self._work
+            self.directory.mkdir(parents=True, exist_ok=True)
+            checkout_image(self._work / "checkout.ext4")
+            initramfs.build(self.kernel, self._work / "initramfs")
+            for number, size_bytes in enumerate(self._disk_sizes):
+                with (self.directory / f"disk{number}").open("ab") as disk:
+                    disk.truncate(size_bytes)
+            self.console = self.directory / "console.log"
+            self.console.write_bytes(b"")
+            stack.callback(self.power_cut)
+            self.boot()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # -- power --------------------------------------------------------------------------------
+
+    def boot(self, append: str = "") -> None:
+        """Boot, or boot again, with these words on the kernel's command line too, this once."""
+        if self._process is not None:
+            raise GuestError("the guest is on already; power it off or cut its power first")
+        ours, theirs = socket.socketpair()
+        self._agent = _Agent(ours)
+        try:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", QEMU, *self._arguments(theirs.fileno(), append)],
+                pass_fds=[theirs.fileno()],
+                stdin=None if self._interactive else subprocess.DEVNULL,
+                stdout=None if self._interactive else subprocess.DEVNULL,
+                stderr=None if self._interactive else subprocess.PIPE,
+            )
+        finally:
+            theirs.close()
+        deadline_s = time.monotonic() + BOOT_TIMEOUT_S
+        if "ready" not in self._next_message(deadline_s, f"boot in {BOOT_TIMEOUT_S} s"):
+            raise GuestError("the agent did not begin with its greeting")
+
+    def power_cut(self) -> None:
+        """Kill the machine where it stands. What its disks were told to write, they have."""
+        if self._process is not None:
+            self._process.kill()
+            self._take_leave()
+
+    def power_off(self) -> None:
+        """End the guest in order: its file systems are written out first."""
+        self._send(power_off=True)
+        self.wait_off(POWER_OFF_TIMEOUT_S)
+
+    def wait_off(self, timeout_s: float) -> None:
+        """Wait until the guest powers itself off; boot() can follow."""
+        assert self._process
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise GuestTimeoutError(
+                f"the guest did not power off in {timeout_s:g} s{self._console_tail()}"
+            ) from None
+        self._take_leave()
+
+    def _take_leave(self) -> None:
+        assert self._process
+        assert self._agent
+        self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
+        self._agent.close()
+        self._process = self._agent = None
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout_s: float = 60,
+        check: bool = True,
+        echo: Echo | None = None,
+    ) -> Result:
+        """Run a command, a text through bash, in the checkout; with check, it must succeed."""
+        result = self.start(command, timeout_s=timeout_s, echo=echo).wait()
+        if check and result.exit_code:
+            raise GuestCommandError(
+                f"status {result.exit_code} in the guest of: {command}\n"
+                f"{result.stdout[-2000:]}{result.stderr[-2000:]}"
+            )
+        return result
+
+    def start(
+        self, command: str | Sequence[str], *, timeout_s: float = 60, echo: Echo | None = None
+    ) -> "Running":
+        """Start a command that others may run beside."""
+        argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        running = self._register(argv, timeout_s, echo)
+        self._send(id=running.number, argv=argv, timeout_s=timeout_s)
+        return running
+
+    def run_on_console(self, argv: Sequence[str], size: tuple[int, int]) -> int:
+        """Run a command on the console of an interactive guest, without a limit."""
+        running = self._register(argv, float("inf"), None)
+        self._send(id=running.number, argv=list(argv), terminal=size)
+        return running.wait().exit_code
+
+    def _register(self, argv: Sequence[str], timeout_s: float, echo: Echo | None) -> "Running":
+        self._serial += 1
+        running = Running(self, self._serial, argv, timeout_s, echo)
+        self._running[running.number] = running
+        return running
+
+    def hear(self, deadline_s: float, awaited: str) -> None:
+        """Take one message of the agent's to whom it is for."""
+        message = self._next_message(deadline_s, awaited)
+        # After a resume from hibernation the agent of then goes on where it was.
+        if running := self._running.get(message.get("id", 0)):
+            running.take(message)
+            if running.result:
+                del self._running[running.number]
+
+    def _send(self, **message: Any) -> None:
+        if self._agent is None:
+            raise GuestGoneError("the guest is off; boot() it first")
+        try:
+            self._agent.send(message)
+        except OSError as error:
+            raise GuestGoneError(f"the guest is gone: {error}{self._console_tail()}") from None
+
+    def _next_message(self, deadline_s: float, awaited: str) -> dict[str, Any]:
+        if self._agent is None or self._process is None:
+            raise GuestGoneError("the guest is off; boot() it first")
+        try:
+            return self._agent.receive(deadline_s)
+        except TimeoutError:
+            raise GuestTimeoutError(f"the guest did not {awaited}{self._console_tail()}") from None
+        except (EOFError, ConnectionError):
+            process = self._process
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            words = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            raise GuestGoneError(
+                f"the guest ended before it could {awaited}: {QEMU} ended with "
+                f"{process.poll()} {words}{self._console_tail()}"
+            ) from None
+
+    def _console_tail(self) -> str:
+        tail = self.console.read_bytes()[-_CONSOLE_TAIL_BYTES:].decode(errors="replace")
+        return f"\nits console ends with:\n{tail}"
+
+    # -- the machine --------------------------------------------------------------------------
+
+    def _arguments(self, agent_fd: int, append: str) -> list[str]:
+        console = (
+            f"stdio,mux=on,signal=off,logfile={_escaped(self.console)},logappend=on"
+            if self._interactive
+            else f"file,path={_escaped(self.console)},append=on"
+        )
+        kind, _, rest = console.partition(",")
+        arguments = [
+            "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(self.cpus),
+            "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-no-reboot",
+            "-display", "none", "-kernel", str(self.kernel.vmlinuz),
+            "-initrd", str(self._work / "initramfs"), "-append", self._command_line(append),
+            "-chardev", f"{kind},id=console,{rest}", "-serial", "chardev:console",
+            "-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci",
+            "-device", "virtserialport,chardev=agent,name=agent",
+        ]  # fmt: skip
+        read_only = (self._base, self.kernel.modules_image, self._work / "checkout.ext4")
+        drives = [f"file={_escaped(image)},readonly=on" for image in read_only]
+        drives += [
+            f"file={_escaped(self.directory / f'disk{number}')},discard=unmap"
+            for number in range(len(self._disk_sizes))
+        ]
+        for drive in drives:
+            arguments += ["-drive", f"if=virtio,format=raw,{drive}"]
+        return arguments
+
+    def _command_line(self, append: str) -> str:
+        words = [
+            "console=ttyS0", "panic=-1", "mitigations=off", "noresume",
+            f'"guest_checkout={CHECKOUT}"', self.append, append,
+        ]  # fmt: skip
+        if self._interactive:
+            words += ["quiet", f"TERM={os.environ.get('TERM', 'linux')}"]
+        return " ".join(filter(None, words))
+
+    def disk(self, number: int) -> str:
+        """The device in the guest of a scratch disk."""
+        return f"/dev/vd{chr(ord(_FIRST_SCRATCH_LETTER) + number)}"
+
+
+def _escaped(path: Path) -> str:
+    """A path within an option of QEMU's."""
+    return str(path).replace(",", ",,")
+
+
+class Running:
+    """A command in the guest."""
+
+    def __init__(
+        self, guest: Guest, number: int, argv: Sequence[str], timeout_s: float, echo: Echo | None
+    ) -> None:
+        self.number = number
+        self.result: Result | None = None
+        self._guest, self._argv, self._timeout_s, self._echo = guest, argv, timeout_s, echo
+        self._deadline_s = time.monotonic() + timeout_s + ANSWER_GRACE_S
+        self._output = {"stdout": b"", "stderr": b""}
+        self._timed_out = False
+
+    def wait(self) -> Result:
+        """Its end, which comes within its limit: else GuestTimeoutError, and it is killed."""
+        command = " ".join(self._argv)
+        while self.result is None:
+            self._guest.hear(self._deadline_s, f"end, in {self._timeout_s:g} s: {command}")
+        if self._timed_out:
+            raise GuestTimeoutError(
+                f"killed in the guest after {self._timeout_s:g} s: {command}\n"
+                f"{self.result.stdout[-2000:]}{self.result.stderr[-2000:]}"
+            )
+        return self.result
+
+    def take(self, message: dict[str, Any]) -> None:
+        """A message of the agent's about it."""
+        for name in self._output.keys() & message.keys():
+            data = message[name].encode("latin-1")
+            self._output[name] += data
+            if self._echo:
+                self._echo(name, data)
+        if "exit_code" in message:
+            out, err = (self._output[n].decode(errors="replace") for n in ("stdout", "stderr"))
+            self.result = Result(message["exit_code"], out, err)
+            self._timed_out = message["timed_out"]
+
+
+class _Agent:
+    """Lines of JSON over a socket; the other end is the guest's."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._pending = b""
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._connection.settimeout(ANSWER_GRACE_S)
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, deadline_s: float) -> dict[str, Any]:
+        """The next one. Raises TimeoutError, or EOFError when the machine is gone."""
+        while b"\n" not in self._pending:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._connection.settimeout(None if left_s == float("inf") else left_s)
+            chunk = self._connection.recv(1 << 16)
+            if not chunk:
+                raise EOFError
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        message = json.loads(line)
+        assert isinstance(message, dict)
+        return message
+
+    def close(self) -> None:
+        self._connection.close()
