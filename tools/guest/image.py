@@ -52,6 +52,15 @@ def locked_cache() -> Iterator[None]:
         yield
 
 
+def work_directory() -> tempfile.TemporaryDirectory[str]:
+    """A directory that goes with its `with`; and those go of processes that were killed."""
+    with locked_cache():
+        for left in CACHE.glob("run-*"):
+            if not Path("/proc", left.name.split("-")[1]).exists():
+                shutil.rmtree(left)
+        return tempfile.TemporaryDirectory(dir=CACHE, prefix=f"run-{os.getpid()}-")
+
+
 def make_image(tree: Path, image: Path) -> None:
     """Write a tree as an ext4 file system that has no room for more."""
     used_bytes = sum(-(-entry.lstat().st_size // 4096) * 4096 + 1024 for entry in tree.rglob("*"))

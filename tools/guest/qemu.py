@@ -13,7 +13,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from guest.errors import (
     GuestTimeoutError,
     GuestUnavailableError,
 )
-from guest.image import CACHE, CHECKOUT, base_image, checkout_image
+from guest.image import CHECKOUT, base_image, checkout_image, work_directory
 
 QEMU: Final = "qemu-system-x86_64"
 DEFAULT_KERNEL: Final = "6.1"
@@ -50,6 +49,13 @@ class Result(NamedTuple):
     exit_code: int
     stdout: str
     stderr: str
+
+
+def require(kernel: str) -> kernels.Kernel:
+    """The kernel, fetched if need be. Raises GuestUnavailableError: what is missing for a guest."""
+    if shutil.which(QEMU) is None:
+        raise GuestUnavailableError(f"no guest: no {QEMU} here; install qemu-system-x86")
+    return kernels.get(kernel)
 
 
 class Guest:
@@ -82,13 +88,10 @@ class Guest:
 
     def __enter__(self) -> Self:
         """Make what it takes to boot, and boot."""
-        if shutil.which(QEMU) is None:
-            raise GuestUnavailableError(f"no guest: no {QEMU} here; install qemu-system-x86")
         with contextlib.ExitStack() as stack:
-            self.kernel = kernels.get(self._kernel_version)
+            self.kernel = require(self._kernel_version)
             self._base = base_image()
-            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(
-                dir=CACHE, prefix="run-")))  # fmt: skip
+            self._work = Path(stack.enter_context(work_directory()))
             self.directory = self._kept_directory or self._work
             self.directory.mkdir(parents=True, exist_ok=True)
             checkout_image(self._work / "checkout.ext4")
@@ -278,6 +281,13 @@ class Guest:
         if self._interactive:
             words += ["quiet", f"TERM={os.environ.get('TERM', 'linux')}"]
         return " ".join(filter(None, words))
+
+    @property
+    def process_id(self) -> int:
+        """Of QEMU."""
+        if self._process is None:
+            raise GuestGoneError("the guest is off; boot() it first")
+        return self._process.pid
 
     def disk(self, number: int) -> str:
         """The device in the guest of a scratch disk."""
