@@ -8,12 +8,12 @@ import signal
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
-from guest import Guest, GuestError, kernels
+from guest import Guest, GuestError, GuestGoneError, kernels
 from guest.qemu import DEFAULT_KERNEL
 
 from vswapfs.errors import UsageError
@@ -111,7 +111,9 @@ def shell(**machine: Any) -> None:
     if not sys.stdin.isatty():
         raise click.ClickException("a shell needs a terminal; tools/vm run runs a command")
     columns, rows = shutil.get_terminal_size()
-    with terminal_restored(), make_guest(**machine, interactive=True) as guest:
+    guest_with_console = make_guest(**machine, interactive=True)
+    # Once it is up it may be ended by ctrl-A x.
+    with terminal_restored(), guest_with_console as guest, suppress(GuestGoneError):
         guest.run_on_console(["bash", "-i"], (rows, columns))
         guest.power_off()
 

@@ -48,7 +48,7 @@ def workload(size: str, limit: str, touches: int) -> str:
 @pytest.mark.parametrize(
     ("kernel", "size", "limit"),
     [
-        ("6.1", "32M", "12M"),
+        ("6.1", "40M", "24M"),
         pytest.param("6.1", "128M", "48M", marks=pytest.mark.long),
         pytest.param("6.12", "128M", "48M", marks=pytest.mark.long),
     ],
@@ -138,6 +138,24 @@ def test_commands_disks_and_power(tmp_path: Path) -> None:
         with pytest.raises(GuestGoneError, match="Kernel panic"):
             guest.run("echo c >/proc/sysrq-trigger")
     assert "Kernel panic" in (tmp_path / "console.log").read_text(errors="replace")
+
+
+@pytest.mark.long
+def test_a_guest_that_hibernates_goes_on() -> None:
+    """By the kernel's own means: the agent and what it runs come back with everything else."""
+    with virtual_machine("6.1", disks=[1024 * MIB]) as guest:
+        disk = guest.disk(0)
+        guest.run(f"mkswap {disk}; swapon {disk}; echo kept >/tmp/kept")
+        hibernation = guest.start(
+            "echo shutdown >/sys/power/disk; echo disk >/sys/power/state; echo back",
+            timeout_s=120,
+        )
+        guest.wait_off(60)
+        guest.boot()
+        assert guest.run("cat /tmp/kept", check=False).exit_code == 1
+        guest.start(f"stat -c %Hr:%Lr {disk} >/sys/power/resume")
+        assert hibernation.wait().stdout == "back\n"
+        assert guest.run("cat /tmp/kept").stdout == "kept\n"
 
 
 def test_nothing_is_left_of_a_guest_whose_owner_was_killed() -> None:

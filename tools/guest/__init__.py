@@ -1,9 +1,10 @@
 """A virtual machine with a Debian kernel and this checkout in it: `with Guest() as guest`.
 
 Owns nothing itself: `kernels.py` has the kernels, `image.py` the files, `qemu.py` the machine,
-`agent.py` and the two shell scripts run inside.
+`agent.py` and `init.sh` run inside.
 """
 
+from guest.commands import Result, Running
 from guest.errors import (
     GuestCommandError,
     GuestError,
@@ -11,7 +12,7 @@ from guest.errors import (
     GuestTimeoutError,
     GuestUnavailableError,
 )
-from guest.qemu import Guest, Result, Running
+from guest.qemu import Guest
 
 __all__ = [
     "Guest",

@@ -9,6 +9,7 @@ Images and not a shared directory: a disk is still there after a resume from hib
 kernel short of memory reads it without help of another driver's.
 """
 
+import compileall
 import contextlib
 import fcntl
 import hashlib
@@ -38,7 +39,7 @@ _NOT_NEEDED_TREES: Final = {
     ".git", ".venv", ".vm", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis",
     "site-packages", "test", "idlelib", "ensurepip",
 }  # fmt: skip
-_EMPTY: Final = ("base", "dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/tmp")
+_EMPTY: Final = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/tmp")
 _LINKS: Final = ("bin", "lib", "lib64", "sbin")
 _TIMEOUT_S: Final = 120
 
@@ -71,32 +72,35 @@ def make_image(tree: Path, image: Path) -> None:
     )  # fmt: skip
 
 
-def base_image() -> Path:
-    """The files of the host, made anew when one of them has changed."""
+def base_image(link: Path) -> None:
+    """The files of the host, made anew when one of them has changed; as a link that keeps them."""
     image, key_file = CACHE / "base.ext4", CACHE / "base.key"
     with locked_cache():
         python, others = _files_of_python(), _files_of_packages()
         key = _key_of(python | others)
-        if image.exists() and key_file.exists() and key_file.read_text() == key:
-            return image
-        binaries = [CHECKOUT / ".venv/bin/python", *(p for p in python if ".so" in p.suffixes)]
-        listed = {link for path in libraries(binaries) for link in _with_targets(path)}
-        paths = python | others | listed
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix="new-") as name:
-            tree = Path(name, "tree")
-            for directory in _EMPTY:
-                (tree / directory).mkdir(parents=True)
-            _copy(paths, tree)
-            new = Path(name, "base.ext4")
-            make_image(tree, new)
-            # A guest that runs has the old file open, and keeps it.
-            new.rename(image)
+        if not image.exists() or not key_file.exists() or key_file.read_text() != key:
+            binaries = [CHECKOUT / ".venv/bin/python", *(p for p in python if ".so" in p.suffixes)]
+            needed = {link for path in libraries(binaries) for link in _with_targets(path)}
+            _make_base_image(python | others | needed, image)
             key_file.write_text(key)
-    return image
+        os.link(image, link)
+
+
+def _make_base_image(paths: set[Path], image: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="new-") as name:
+        tree = Path(name, "tree")
+        for directory in _EMPTY:
+            (tree / directory).mkdir(parents=True)
+        _copy(paths, tree)
+        new = Path(name, "base.ext4")
+        make_image(tree, new)
+        new.rename(image)
 
 
 def checkout_image(image: Path) -> None:
-    """The checkout as it is now, at its path."""
+    """The checkout as it is now, at its path; compiled, which takes long under emulation."""
+    for tree in ("vswapfs", "tools"):
+        compileall.compile_dir(CHECKOUT / tree, quiet=1)
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="new-") as name:
         copy = Path(name, *CHECKOUT.parts[1:])
         copy.parent.mkdir(parents=True)

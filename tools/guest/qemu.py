@@ -8,18 +8,18 @@ Not for use from several threads at once.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from guest import initramfs, kernels
+from guest.commands import AgentConnection, Echo, Result, Running
 from guest.errors import (
     GuestCommandError,
     GuestError,
@@ -35,20 +35,9 @@ CPU: Final = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"
 """No more than wheels and the kernel ask for: wide vector instructions are slow to emulate."""
 BOOT_TIMEOUT_S: Final = 90
 POWER_OFF_TIMEOUT_S: Final = 30
-ANSWER_GRACE_S: Final = 15
-"""How much later than a command's limit its end may be heard of: the agent ends it by then."""
 
 _CONSOLE_TAIL_BYTES: Final = 4000
 _FIRST_SCRATCH_LETTER: Final = "d"  # after vda to vdc, the images
-
-Echo = Callable[[str, bytes], None]
-"""Told of output as it comes: stdout or stderr, and the bytes."""
-
-
-class Result(NamedTuple):
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 def require(kernel: str) -> kernels.Kernel:
@@ -82,7 +71,7 @@ class Guest:
         self._interactive = interactive
         self._kept_directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        self._agent: _Agent | None = None
+        self._agent: AgentConnection | None = None
         self._serial = 0
         self._running: dict[int, Running] = {}
 
@@ -90,15 +79,16 @@ class Guest:
         """Make what it takes to boot, and boot."""
         with contextlib.ExitStack() as stack:
             self.kernel = require(self._kernel_version)
-            self._base = base_image()
             self._work = Path(stack.enter_context(work_directory()))
+            base_image(self._work / "base.ext4")
             self.directory = self._kept_directory or self._work
             self.directory.mkdir(parents=True, exist_ok=True)
             checkout_image(self._work / "checkout.ext4")
             initramfs.build(self.kernel, self._work / "initramfs")
             for number, size_bytes in enumerate(self._disk_sizes):
                 with (self.directory / f"disk{number}").open("ab") as disk:
-                    disk.truncate(size_bytes)
+                    # What is there from an earlier guest is not cut off.
+                    disk.truncate(max(size_bytes, disk.tell()))
             self.console = self.directory / "console.log"
             self.console.write_bytes(b"")
             stack.callback(self.power_cut)
@@ -121,7 +111,7 @@ class Guest:
         if self._process is not None:
             raise GuestError("the guest is on already; power it off or cut its power first")
         ours, theirs = socket.socketpair()
-        self._agent = _Agent(ours)
+        self._agent = AgentConnection(ours)
         try:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", QEMU, *self._arguments(theirs.fileno(), append)],
@@ -188,7 +178,7 @@ class Guest:
 
     def start(
         self, command: str | Sequence[str], *, timeout_s: float = 60, echo: Echo | None = None
-    ) -> "Running":
+    ) -> Running:
         """Start a command that others may run beside."""
         argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
         running = self._register(argv, timeout_s, echo)
@@ -201,13 +191,13 @@ class Guest:
         self._send(id=running.number, argv=list(argv), terminal=size)
         return running.wait().exit_code
 
-    def _register(self, argv: Sequence[str], timeout_s: float, echo: Echo | None) -> "Running":
+    def _register(self, argv: Sequence[str], timeout_s: float, echo: Echo | None) -> Running:
         self._serial += 1
-        running = Running(self, self._serial, argv, timeout_s, echo)
+        running = Running(self._hear, self._serial, argv, timeout_s, echo)
         self._running[running.number] = running
         return running
 
-    def hear(self, deadline_s: float, awaited: str) -> None:
+    def _hear(self, deadline_s: float, awaited: str) -> None:
         """Take one message of the agent's to whom it is for."""
         message = self._next_message(deadline_s, awaited)
         # After a resume from hibernation the agent of then goes on where it was.
@@ -263,7 +253,9 @@ class Guest:
             "-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci",
             "-device", "virtserialport,chardev=agent,name=agent",
         ]  # fmt: skip
-        read_only = (self._base, self.kernel.modules_image, self._work / "checkout.ext4")
+        read_only = (
+            self._work / "base.ext4", self.kernel.modules_image, self._work / "checkout.ext4",
+        )  # fmt: skip
         drives = [f"file={_escaped(image)},readonly=on" for image in read_only]
         drives += [
             f"file={_escaped(self.directory / f'disk{number}')},discard=unmap"
@@ -297,72 +289,3 @@ class Guest:
 def _escaped(path: Path) -> str:
     """A path within an option of QEMU's."""
     return str(path).replace(",", ",,")
-
-
-class Running:
-    """A command in the guest."""
-
-    def __init__(
-        self, guest: Guest, number: int, argv: Sequence[str], timeout_s: float, echo: Echo | None
-    ) -> None:
-        self.number = number
-        self.result: Result | None = None
-        self._guest, self._argv, self._timeout_s, self._echo = guest, argv, timeout_s, echo
-        self._deadline_s = time.monotonic() + timeout_s + ANSWER_GRACE_S
-        self._output = {"stdout": b"", "stderr": b""}
-        self._timed_out = False
-
-    def wait(self) -> Result:
-        """Its end, which comes within its limit: else GuestTimeoutError, and it is killed."""
-        command = " ".join(self._argv)
-        while self.result is None:
-            self._guest.hear(self._deadline_s, f"end, in {self._timeout_s:g} s: {command}")
-        if self._timed_out:
-            raise GuestTimeoutError(
-                f"killed in the guest after {self._timeout_s:g} s: {command}\n"
-                f"{self.result.stdout[-2000:]}{self.result.stderr[-2000:]}"
-            )
-        return self.result
-
-    def take(self, message: dict[str, Any]) -> None:
-        """A message of the agent's about it."""
-        for name in self._output.keys() & message.keys():
-            data = message[name].encode("latin-1")
-            self._output[name] += data
-            if self._echo:
-                self._echo(name, data)
-        if "exit_code" in message:
-            out, err = (self._output[n].decode(errors="replace") for n in ("stdout", "stderr"))
-            self.result = Result(message["exit_code"], out, err)
-            self._timed_out = message["timed_out"]
-
-
-class _Agent:
-    """Lines of JSON over a socket; the other end is the guest's."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._pending = b""
-
-    def send(self, message: dict[str, Any]) -> None:
-        self._connection.settimeout(ANSWER_GRACE_S)
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self, deadline_s: float) -> dict[str, Any]:
-        """The next one. Raises TimeoutError, or EOFError when the machine is gone."""
-        while b"\n" not in self._pending:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            self._connection.settimeout(None if left_s == float("inf") else left_s)
-            chunk = self._connection.recv(1 << 16)
-            if not chunk:
-                raise EOFError
-            self._pending += chunk
-        line, _, self._pending = self._pending.partition(b"\n")
-        message = json.loads(line)
-        assert isinstance(message, dict)
-        return message
-
-    def close(self) -> None:
-        self._connection.close()
