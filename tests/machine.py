@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guest import Guest, GuestUnavailableError, qemu
 
 from vswapfs.fuse import mount
 from vswapfs.host import swap
@@ -32,12 +33,27 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+def require_guest(kernel: str) -> None:
+    try:
+        qemu.require(kernel)
+    except GuestUnavailableError as error:
+        missing(str(error))
+
+
 def require_swap() -> None:
     if os.geteuid() != 0:
         missing("not root")
     for node in ("/dev/fuse", "/dev/loop-control"):
         if not Path(node).exists():
             missing(f"no {node}")
+
+
+@contextlib.contextmanager
+def virtual_machine(kernel: str, **options: Any) -> Iterator[Guest]:
+    """A guest with this checkout in it, booted; of 512 MiB if nothing else is said."""
+    require_guest(kernel)
+    with Guest(kernel, **options) as guest:
+        yield guest
 
 
 def run(
