@@ -65,14 +65,7 @@ def test_killed_under_load(options: tuple[str, ...]) -> None:
     "options",
     [
         (),
-        pytest.param(
-            ("--journal",),
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="open defect: with the journal the supervisor ends after a few kills "
-                "between two runs of fio, and the connection is aborted",
-            ),
-        ),
+        ("--journal",),
     ],
     ids=["resend", "journal"],
 )

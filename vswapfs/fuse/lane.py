@@ -320,7 +320,8 @@ class Lane:
             self._journal.keep(self._request[:length], unique)
 
     def _serve_again(self, request: bytes) -> None:
-        self._request = memoryview(request)
+        # Some requests are shorter than what is unpacked of each.
+        self._request = memoryview(request.ljust(wire.REQUEST.size, b"\0"))
         try:
             self._serve()
         finally:
