@@ -1,4 +1,4 @@
-"""The lane without a kernel: its device is a socket pair that keeps messages apart, as FUSE does."""
+"""The lane without a kernel: its device is a socket pair, which keeps messages apart as FUSE does."""
 
 import contextlib
 import os
