@@ -1,4 +1,4 @@
-"""The lane without a kernel: its device is a socket pair, which keeps messages apart as FUSE does."""
+"""The lane without a kernel: its device is a socket pair, which keeps messages apart."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from vswapfs.core.buffers import Geometry
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.fuse import wire
 from vswapfs.fuse.journal import JOURNAL_BYTES, SLOT_BYTES, Journal
-from vswapfs.fuse.lane import Lane
+from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES
 
@@ -38,7 +38,8 @@ def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket
     ended = threading.Event()
     lane = Lane(
         store, os.dup(device.fileno()), pair.fileno(), SWAP_INODE,
-        ended=ended.set, keep_awake=lambda _on: None, journal=journal,
+        ended=ended.set, keep_awake=lambda _on: None,
+        buffer=journal.buffer if journal else request_buffer(), journal=journal,
     )  # fmt: skip
     with kernel, device, names, pair:
         kernel.settimeout(10)
