@@ -106,8 +106,7 @@ class Service:
         sequence = time.time_ns() // 1000
         same_filled = SameFilled(self._config.same_filled)
         self._store = Store(self._state.geometry, self._state.buffers, same_filled, sequence)
-        self._init_pyfuse3()
-        self._make_request_buffer()
+        self._prepare_lane()
         self._make_lane()
         for tier in tiers:
             self._tiering.add(*tier)
@@ -134,12 +133,11 @@ class Service:
 
     async def succeed(self) -> int:
         """Get ready, wait until the worker has ended, and go on in its place."""
-        self._init_pyfuse3()
+        self._prepare_lane()
         async with self._serving() as nursery:
             nursery.start_soon(self._serve_names)
             await succession.introduce(self._lane_end_fd, self._session.init_request)
             self._state.prefault()
-            self._make_request_buffer()
             self._outcomes.append(hardening.freeze_collector())
             if not await self._succession.turn_has_come():
                 return 0  # nor is there anything to take down: the worker lives
@@ -187,17 +185,19 @@ class Service:
         except VswapError:
             return  # the mount is gone already
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._control.serve)
+            try:
+                await nursery.start(self._control.serve)
+            except HostError as error:
+                _log.error("no commands can be given: %s", error)
             self._succession.ring()
 
-    def _init_pyfuse3(self) -> None:
+    def _prepare_lane(self) -> None:
+        """What it needs that takes time to make: pyfuse3 behind it, and the buffer for requests."""
         self._lane_end_fd, pyfuse3_end_fd = mount.make_pair()
         try:
             pyfuse3.init(self._namespace, f"/dev/fd/{pyfuse3_end_fd}", set())
         except RuntimeError as error:
             raise HostError("start pyfuse3", str(error)) from None
-
-    def _make_request_buffer(self) -> None:
         self._journal = Journal(self._state.journal) if self._session[Field.JOURNAL] else None
         self._buffer = self._journal.buffer if self._journal else request_buffer()
 
