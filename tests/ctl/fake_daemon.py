@@ -95,7 +95,9 @@ def make_status(name: str, **changes: Any) -> Status:
 
 def make_answers(name: str) -> dict[type, Sequence[Part]]:
     """What a healthy daemon answers."""
-    values = {field.key: number for number, field in enumerate(stats.FIELDS)}
+    values: dict[str, int | float] = {
+        field.key: number for number, field in enumerate(stats.FIELDS)
+    }
     return {
         AskStatus: [make_status(name)],
         AskStats: [Stats(values)],
