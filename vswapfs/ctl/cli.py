@@ -24,6 +24,7 @@ from vswapfs.ctl import (
     shutdown,
     succession,
     tier,
+    top,
     writeback,
 )
 from vswapfs.ctl import status as status_table
@@ -284,7 +285,10 @@ def check(name: str | None) -> None:
         sys.exit(1)
 
 
-for _command in (log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub):
+for _command in (
+    log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub,
+    top.top, top.record, top.replay,
+):  # fmt: skip
     cli.add_command(_command)
 
 
