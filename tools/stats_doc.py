@@ -9,13 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from vswapfs.core.stats import FIELDS, HISTOGRAMS, TIER_FIELDS, Field, Kind
+from vswapfs.core.stats import CONDITIONS, FIELDS, HISTOGRAMS, TIER_FIELDS, Field, Kind
 
 STATS: Final = Path(__file__).resolve().parent.parent / "docs/stats.md"
 _MARKED: Final = re.compile(
     r"(<!-- (\w+): written by tools/stats_doc.py -->\n).*?(<!-- end -->)", re.DOTALL
 )
-_TABLES: Final = {"figures": FIELDS, "histograms": HISTOGRAMS, "tiers": TIER_FIELDS}
+_TABLES: Final = {
+    "figures": FIELDS,
+    "histograms": HISTOGRAMS,
+    "tiers": TIER_FIELDS,
+    "conditions": CONDITIONS,
+}
 
 
 def table(fields: Iterable[Field]) -> str:

@@ -2,17 +2,17 @@
 
 from stats_doc import STATS, written
 
-from vswapfs.core.stats import FIELDS, HISTOGRAMS, TIER_FIELDS, Field, Kind, Unit
+from vswapfs.core.stats import CONDITIONS, FIELDS, HISTOGRAMS, TIER_FIELDS, Field, Kind, Unit
 
 
 def test_stats_document_is_the_field_table() -> None:
     text = STATS.read_text()
-    assert text.count("written by tools/stats_doc.py -->") == 3
+    assert text.count("written by tools/stats_doc.py -->") == 4
     assert text == written(text), "run .venv/bin/python tools/stats_doc.py"
 
 
 def test_keys_and_metrics_are_there_once() -> None:
-    every = (*FIELDS, *HISTOGRAMS, *TIER_FIELDS)
+    every = (*FIELDS, *HISTOGRAMS, *TIER_FIELDS, *CONDITIONS)
     assert len({field.key for field in every}) == len(every)
     assert len({field.metric for field in every}) == len(every)
 

@@ -167,6 +167,14 @@ TIER_FIELDS: tuple[Field, ...] = (
 )
 """Of each tier; behind the dot is the name of the attribute of message.TierStatus."""
 
+UP = Field("up", Unit.COUNT, "1 if the daemon answers, 0 if not")
+TIER_OK = Field("tier.ok", Unit.COUNT, "1 if a tier takes pages, 0 if it is failing or leaving")
+PROTECTION_HELD = Field(
+    "protection.held", Unit.COUNT, "1 if a protection of the host holds, 0 if it was refused"
+)
+CONDITIONS: tuple[Field, ...] = (UP, TIER_OK, PROTECTION_HELD)
+"""What `status` tells in words, as figures: in metrics only."""
+
 BY_KEY: Mapping[str, Field] = {field.key: field for field in FIELDS}
 
 

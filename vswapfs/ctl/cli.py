@@ -16,6 +16,7 @@ from vswapfs.core import stats as fields
 from vswapfs.ctl import (
     client,
     descriptors,
+    feed,
     instances,
     launch,
     log,
@@ -232,6 +233,37 @@ def stats(name: str | None, as_json: bool) -> None:
             if field.key in values
         ],
     )
+
+
+@cli.command()
+@_name
+@click.option("--listen", metavar="ADDRESS:PORT", help="Serve them over HTTP, until ended.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Let --listen take an address that other machines reach."
+)
+def metrics(name: str | None, listen: str | None, allow_remote: bool) -> None:
+    """Print all figures of all instances, or one, as OpenMetrics text.
+
+    Names, types and units are in docs/stats.md. With --listen each scrape asks the daemons.
+    Without NAME, one that does not answer has vswapfs_up 0; with NAME that is an error, unless
+    --listen waits for it to come back.
+
+    \b
+    Example:
+      vswapctl metrics > /var/lib/node_exporter/vswapfs.prom
+      vswapctl metrics --listen 127.0.0.1:9187
+    """
+    from vswapfs.ctl import metrics as openmetrics  # with a library that no other command needs
+
+    if allow_remote and listen is None:
+        raise click.UsageError("--allow-remote without --listen: it says where to listen")
+    if listen is not None:
+        address = openmetrics.parse_address(listen, allow_remote=allow_remote)
+        openmetrics.serve(address, None if name is None else instance.check_name(name))
+        return
+    if name is not None:
+        feed.ask_sample(name)
+    click.echo(openmetrics.exposition(name), nl=False)
 
 
 @cli.command()
