@@ -16,7 +16,7 @@ from vswapfs.ctl import client
 from vswapfs.ctl import top as commands
 from vswapfs.errors import RecordingError
 from vswapfs.format import recording
-from vswapfs.format.message import AskSample
+from vswapfs.format.message import AskSample, Failure
 
 RECORDED = Path(__file__).with_name("workload.rec")
 """Of a real instance under tests/workloads.workload, by vswapctl record --interval 0.5."""
@@ -138,6 +138,30 @@ def test_no_such_instance(vswapctl: Vswapctl, words: tuple[str, ...]) -> None:
     result = vswapctl(*words)
     assert result.exit_code == 4
     assert "no such instance: c" in result.stderr or "no instance is up" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("top",), ("record", "x.rec"), ("metrics", "vswap0")])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Failure("not a request: Invalid value 'sample'", "", 2), "its daemon is of another ver"),
+        (b'{"type":"sample","unix_s":1}\n', "does not understand"),
+    ],
+)
+def test_a_daemon_of_another_version(
+    vswapctl: Vswapctl, words: tuple[str, ...], answer: Failure | bytes, message: str
+) -> None:
+    with FakeDaemon("vswap0", {AskSample: [answer]}):
+        result = vswapctl(*words)
+    assert result.exit_code == 4
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("words", [("top", "a/b"), ("record", "a/b", "x"), ("metrics", "a/b")])
+def test_an_impossible_name(vswapctl: Vswapctl, words: tuple[str, ...]) -> None:
+    result = vswapctl(*words)
+    assert result.exit_code == 2
+    assert "'a/b' is not a name" in result.stderr
 
 
 def test_a_view_needs_a_terminal(vswapctl: Vswapctl) -> None:

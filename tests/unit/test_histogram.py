@@ -1,10 +1,12 @@
 """Buckets of latencies, and what is told from their counts."""
 
 import itertools
+import time
 
 import pytest
 
 from vswapfs.format.histogram import BUCKETS, bucket_of, percentile_us, upper_us
+from vswapfs.fuse.figures import Latency
 
 
 def test_buckets_follow_one_another_without_a_gap() -> None:
@@ -31,3 +33,16 @@ def test_percentiles() -> None:
         found = percentile_us(counts, percent)
         assert found is not None
         assert percent < found <= percent * 1.25 + 1
+
+
+def test_latency_counts_what_took_how_long() -> None:
+    latency = Latency()
+    began_ns = time.perf_counter_ns()
+    latency.add_since(began_ns - 20_000_000)
+    latency.add_since(began_ns)
+    told = latency.told()
+    assert sum(told.counts) == 2
+    assert told.sum_us >= 20_000
+    longest_us = percentile_us(told.counts, 100)
+    assert longest_us is not None
+    assert longest_us > 20_000

@@ -257,9 +257,9 @@ def metrics(name: str | None, listen: str | None, allow_remote: bool) -> None:
 
     if allow_remote and listen is None:
         raise click.UsageError("--allow-remote without --listen: it says where to listen")
+    name = None if name is None else instance.check_name(name)
     if listen is not None:
-        address = openmetrics.parse_address(listen, allow_remote=allow_remote)
-        openmetrics.serve(address, None if name is None else instance.check_name(name))
+        openmetrics.serve(openmetrics.parse_address(listen, allow_remote=allow_remote), name)
         return
     if name is not None:
         feed.ask_sample(name)

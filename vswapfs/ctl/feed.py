@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from vswapfs.ctl import client, instances
-from vswapfs.errors import UsageError
+from vswapfs.errors import InstanceError, UsageError
 from vswapfs.format import recording
 from vswapfs.format.message import AskSample, Sample
 
@@ -17,8 +17,14 @@ _TIMEOUT_S: Final = 3.0
 
 
 def ask_sample(name: str) -> Sample:
-    """Raises what client.ask raises."""
-    return client.ask(name, AskSample(), Sample, _TIMEOUT_S)
+    """Raises what client.ask raises; InstanceError for a daemon that does not know samples."""
+    try:
+        return client.ask(name, AskSample(), Sample, _TIMEOUT_S)
+    except UsageError as error:  # there is nothing in the request that could be wrong
+        raise InstanceError(
+            f"{name} does not tell samples, its daemon is of another version: {error.message}",
+            remedy=f"vswapctl restart {name}",
+        ) from None
 
 
 class Feed(Protocol):
