@@ -1,11 +1,14 @@
 """A real terminal, in tmux, for commands that take the whole of one."""
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from machine import missing, wait_until
 
@@ -29,9 +32,9 @@ class Terminal:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def text(self) -> str:
+    def text(self, *, with_colours: bool = False) -> str:
         """What is on it now."""
-        return self._tmux("capture-pane", "-p")
+        return self._tmux("capture-pane", "-p", *(["-e"] if with_colours else []))
 
     def lines(self) -> list[str]:
         return [line.rstrip() for line in self.text().splitlines()]
@@ -43,6 +46,12 @@ class Terminal:
 
     def press(self, *keys: str) -> None:
         self._tmux("send-keys", *keys)
+
+    def signal(self, name: str) -> None:
+        """Send a signal to what runs in the foreground."""
+        shell = self._tmux("display", "-p", "#{pane_pid}").strip()
+        group = Path(f"/proc/{shell}/stat").read_text().rpartition(")")[2].split()[5]
+        os.killpg(int(group), signal.Signals[f"SIG{name}"])
 
     def resize(self, columns: int, rows: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))

@@ -179,11 +179,9 @@ def _pool(history: History) -> list[Text]:
         f"  {_count(history.rate('cleaner.recompressed_pages_total'))} pages/s recompressed"
     )
     disk = _labelled("disk")
-    at_work = "writing back" if history.value("disk.writing_back") else "at rest"
-    disk.append(
-        f"{at_work}  {_speed(history.tiers_rate('written_bytes'))} out"
-        f"  {_speed(history.tiers_rate('read_bytes'))} in"
-    )
+    out = history.tiers_rate("written_bytes")
+    at_work = "writing back" if history.value("disk.writing_back") or out else "at rest"
+    disk.append(f"{at_work}  {_speed(out)} out  {_speed(history.tiers_rate('read_bytes'))} in")
     budget, left = history.value("budget.per_day_bytes"), history.value("budget.left_bytes")
     if budget is not None:
         disk.append(f"  budget {format_size(left or 0)} of {format_size(budget)} left")

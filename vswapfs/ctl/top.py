@@ -124,7 +124,7 @@ def _open(source: feed.Feed, interval_s: float) -> None:
     from vswapfs.ctl.top_app import TopApp
 
     app = TopApp(source, interval_s)
-    app.run()
+    app.run(mouse=False)  # text can be selected as in any other program
     if app.failure:
         raise app.failure
 

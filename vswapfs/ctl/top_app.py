@@ -97,7 +97,7 @@ class TopApp(App[None]):
         self.run_worker(self._watch())
 
     def on_resize(self, event: Resize) -> None:
-        self._draw()
+        self.call_after_refresh(self._draw)  # until then, ``size`` is the one before
 
     # -- samples -----------------------------------------------------------------------------
 
