@@ -105,10 +105,10 @@ class TopApp(App[None]):
         """A sample each interval, until there are no more; pausing is not asking."""
         ended = False
         while not ended:
+            self._hurry.clear()
             if not self._paused:
                 ended = await self._take()
                 self._draw()
-            self._hurry.clear()
             try:
                 await asyncio.wait_for(self._hurry.wait(), self._interval_s)
             except TimeoutError:
