@@ -91,7 +91,7 @@ def test_top_goes_on_when_the_daemon_ends_and_comes_back() -> None:
         assert_clean(opened, before, settings)
 
 
-def test_what_is_recorded_is_what_the_commands_say(tmp_path: Path) -> None:
+def test_recording_metrics_and_commands_say_the_same(tmp_path: Path) -> None:
     path = tmp_path / "held.rec"
     with (
         swap_instance("ttop", "--size", "512M") as instance,
@@ -100,10 +100,14 @@ def test_what_is_recorded_is_what_the_commands_say(tmp_path: Path) -> None:
         result = ctl("record", "ttop", str(path), "--count", "2", "--interval", "0.2")
         assert result.returncode == 0, result.stderr
         stats, status = instance.stats(), instance.status()
+        text = ctl_ok("metrics", "ttop")
     first, last = (json.loads(line) for line in ctl_ok("replay", str(path), "--json").splitlines())
     assert last["unix_s"] > first["unix_s"]
     assert last["stats"]["pages"] == stats["pages"]
     assert last["stats"]["area"]["swap_used_bytes"] == status["swap_used_bytes"]
     assert last["status"]["ratio"] == stats["pool"]["ratio"] == last["stats"]["pool"]["ratio"]
+    for state, pages in stats["pages"].items():
+        if not state.endswith("_total"):
+            assert f'vswapfs_pages_{state}{{name="ttop"}} {float(pages)}\n' in text
     assert sum(last["histograms"]["latency.store"]["counts"]) > 0
     assert stats["latency"]["store_p50_us"] > 0
