@@ -15,6 +15,7 @@ from benchmarks import scale as scale_benchmark
 from benchmarks import survival as survival_benchmark
 from benchmarks import swap as swap_benchmark
 from benchmarks import tiers as tiers_benchmark
+from benchmarks import watching as watching_benchmark
 from benchmarks.host import BenchError
 from benchmarks.programs import PROGRAMS
 from benchmarks.report import Report
@@ -112,6 +113,15 @@ def scale(quick: bool, save: bool) -> None:
 def survival(save: bool) -> None:
     """Latency at depth 1, with and without a successor that waits for the daemon's death."""
     show(survival_benchmark.measure(), save=save)
+
+
+@main.command()
+@save_option
+def watching(save: bool) -> None:
+    """Latency and rate of loads with and without `vswapctl top` running, and how long a command
+    takes under full load.
+    """
+    show(watching_benchmark.measure(), save=save)
 
 
 @main.command()

@@ -64,6 +64,14 @@ class TierFormatError(VswapError):
     exit_code = 6
 
 
+class RecordingError(VswapError):
+    """A recording that is not what it has to be: none, of another version, damaged, cut short.
+    What came before the place that the error names was good."""
+
+    errno = errno.EINVAL
+    exit_code = 6
+
+
 class PoolFullError(VswapError):
     """A store found no room below the pool limit. The page's earlier contents are still there;
     loads, discards and stores of filled pages go on."""

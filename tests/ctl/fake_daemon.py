@@ -12,12 +12,14 @@ import msgspec
 
 from vswapfs.core import stats
 from vswapfs.format import instance
+from vswapfs.format.histogram import BUCKETS
 from vswapfs.format.message import (
     AskCheck,
     AskDescriptors,
     AskDrain,
     AskLost,
     AskOff,
+    AskSample,
     AskScrub,
     AskStats,
     AskStatus,
@@ -29,9 +31,11 @@ from vswapfs.format.message import (
     Descriptors,
     Done,
     Findings,
+    Histogram,
     Lost,
     Outcome,
     Progress,
+    Sample,
     Scrubbed,
     Stats,
     Status,
@@ -93,12 +97,19 @@ def make_status(name: str, **changes: Any) -> Status:
     return Status(**(fields | changes))
 
 
+def make_stats() -> Stats:
+    """Each figure is the number of its line in the field table."""
+    values: dict[str, int | float] = {}
+    values |= {field.key: number for number, field in enumerate(stats.FIELDS)}
+    return Stats(values, {field.key: Histogram([0] * BUCKETS, 0) for field in stats.HISTOGRAMS})
+
+
 def make_answers(name: str) -> dict[type, Sequence[Part]]:
     """What a healthy daemon answers."""
-    values = {field.key: number for number, field in enumerate(stats.FIELDS)}
     return {
         AskStatus: [make_status(name)],
-        AskStats: [Stats(values)],
+        AskStats: [make_stats()],
+        AskSample: [Sample(1_000_000.0, make_status(name), make_stats())],
         AskDescriptors: [Descriptors(DESCRIPTORS[:3]), Descriptors(DESCRIPTORS[3:]), Done()],
         AskCheck: [Findings([])],
         AskOff: [Step("swapoff /dev/loop3"), Step("unmount"), Done()],

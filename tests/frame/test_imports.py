@@ -31,7 +31,7 @@ IMPURE_MODULES = {
 }  # fmt: skip
 
 # The daemon must stay small: no command line or display library.
-NOT_IN_THE_DAEMON = {"click", "rich"}
+NOT_IN_THE_DAEMON = {"click", "prometheus_client", "rich", "textual"}
 
 
 def modules() -> list[Path]:

@@ -48,6 +48,7 @@ def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket
         yield kernel, names
         assert not lane.has_failed
         assert lane.counters["internal_errors"] == 0
+    assert ended.wait(10)
 
 
 def memory(size_bytes: int) -> MemoryRegion:

@@ -18,7 +18,7 @@ def derived_bytes(store: Store) -> int:
     return sum(map(sys.getsizeof, columns))
 
 
-def figures(store: Store) -> dict[str, int]:
+def figures(store: Store) -> dict[str, int | float]:
     """The store's share of the field table."""
     geometry, segments, cleaner = store.geometry, store.segments, store.cleaner
     zero_pages = store.patterns.pages(ZERO)
@@ -27,25 +27,31 @@ def figures(store: Store) -> dict[str, int]:
     stored_pages = used_pages - filled_pages
     disk_pages = sum(segments.tier_live_pages[1:])
     disk_bytes = sum(segments.tier_live_bytes[1:])
-    return {
+    pool_pages, pool_bytes = stored_pages - disk_pages, sum(segments.live_bytes) - disk_bytes
+    used_bytes = store.used_bytes()
+    found: dict[str, int | float] = {
+        "area.size_bytes": geometry.page_count * PAGE_BYTES,
+        "area.used_bytes": used_pages * PAGE_BYTES,
         "pages.empty": geometry.page_count - used_pages,
         "pages.zero": zero_pages,
         "pages.same": filled_pages - zero_pages,
-        "pages.pool": stored_pages - disk_pages,
+        "pages.pool": pool_pages,
         "pages.disk": disk_pages,
         "pages.incompressible": store.incompressible_pages,
         "pages.stored_total": store.stored_total,
         "pages.loaded_total": store.loaded_total,
         "pages.discarded_total": store.discarded_total,
         "pool.limit_bytes": segments.ram.limit * geometry.segment_bytes,
-        "pool.used_bytes": store.used_bytes(),
-        "pool.live_bytes": sum(segments.live_bytes) - disk_bytes,
-        "pool.header_bytes": (stored_pages - disk_pages) * HEADER_BYTES,
-        "pool.original_bytes": (stored_pages - disk_pages) * PAGE_BYTES,
+        "pool.used_bytes": used_bytes,
+        "pool.live_bytes": pool_bytes,
+        "pool.header_bytes": pool_pages * HEADER_BYTES,
+        "pool.original_bytes": pool_pages * PAGE_BYTES,
         "pool.segments": segments.ram.used_count,
         "pool.segments_free": segments.free_count,
         "pool.patterns": store.patterns.distinct_count,
         "disk.live_bytes": disk_bytes,
+        "disk.writing_back": int(store.homes.writing_back),
+        "disk.segments_moving": len(store.homes.busy),
         "disk.segments_written_total": store.homes.written_segments_total,
         "disk.segments_fetched_total": store.homes.fetched_segments_total,
         "refusals.patterns_full": store.patterns_full_total,
@@ -58,3 +64,7 @@ def figures(store: Store) -> dict[str, int]:
         "cleaner.recompression_saved_bytes_total": cleaner.recompression_saved_bytes_total,
         "cleaner.damaged_segments_total": cleaner.damaged_total,
     }
+    if pool_bytes:
+        found["pool.ratio"] = round(pool_pages * PAGE_BYTES / pool_bytes, 2)
+        found["pool.density_pct"] = round(100 * pool_bytes / used_bytes, 1)
+    return found

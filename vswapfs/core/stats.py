@@ -1,7 +1,8 @@
-"""The field table: every figure that vswapfs shows, with its unit and meaning.
+"""The field table: every figure that vswapfs shows, with its type, unit and meaning.
 
-Owns names, units and help texts; `stats`, `stats --json` and docs/stats.md all read this table, so
-they cannot disagree. Keys are dotted and JSON nests by the dots. Never computes a figure.
+Owns keys, types, units, help texts and the names of metrics; `stats`, `stats --json`, `status`,
+`top`, recordings, `metrics` and docs/stats.md all read this table, so they cannot disagree. Keys
+are dotted and JSON nests by the dots. Never computes a figure.
 """
 
 from collections.abc import Mapping
@@ -13,17 +14,64 @@ class Unit(StrEnum):
     PAGES = "pages"
     BYTES = "bytes"
     COUNT = "count"
+    RATIO = "ratio"
+    PERCENT = "pct"
+    SECONDS = "s"
+    MILLISECONDS = "ms"
     MICROSECONDS = "us"
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+_SUFFIXES: Mapping[Unit, tuple[str, float]] = {
+    Unit.BYTES: ("bytes", 1),
+    Unit.RATIO: ("ratio", 1),
+    Unit.PERCENT: ("ratio", 0.01),
+    Unit.SECONDS: ("seconds", 1),
+    Unit.MILLISECONDS: ("seconds", 1e-3),
+    Unit.MICROSECONDS: ("seconds", 1e-6),
+}
+"""What the name of a metric ends with, and what a value is multiplied with: metrics are in seconds,
+bytes and ratios."""
 
 
 class Field(NamedTuple):
     key: str
     unit: Unit
     help: str
-    total: bool = False  # only ever grows, from 0 at the daemon's start
+    total: bool = False  # only ever grows, from 0 at the worker's start
+    histogram: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        if self.histogram:
+            return Kind.HISTOGRAM
+        return Kind.COUNTER if self.total else Kind.GAUGE
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric family; samples of a counter have ``_total`` behind it."""
+        words = self.key.removesuffix("_total").replace(".", "_").split("_")
+        suffix, _ = _SUFFIXES.get(self.unit, ("", 1))
+        if words[-1] in (self.unit.value, suffix):
+            words.pop()
+        return "_".join(("vswapfs", *words, suffix)).rstrip("_")
+
+    @property
+    def metric_scale(self) -> float:
+        """What a value is multiplied with to be that of the metric."""
+        return _SUFFIXES.get(self.unit, ("", 1))[1]
 
 
 FIELDS: tuple[Field, ...] = (
+    Field("uptime_s", Unit.SECONDS, "since the instance was started, whoever serves it now"),
+    Field("area.size_bytes", Unit.BYTES, "size of the area"),
+    Field("area.used_bytes", Unit.BYTES, "slots that hold a page"),
+    Field("area.swap_used_bytes", Unit.BYTES, "what the kernel counts as used, if it swaps here"),
     Field("pages.empty", Unit.PAGES, "slots that hold nothing"),
     Field("pages.zero", Unit.PAGES, "pages of zeros, kept as a marker"),
     Field("pages.same", Unit.PAGES, "pages that repeat another 8-byte pattern, kept as a marker"),
@@ -38,10 +86,14 @@ FIELDS: tuple[Field, ...] = (
     Field("pool.live_bytes", Unit.BYTES, "of these, records of pages (14-byte headers included)"),
     Field("pool.header_bytes", Unit.BYTES, "of the live bytes, record headers"),
     Field("pool.original_bytes", Unit.BYTES, "size of the pages in the pool before compression"),
+    Field("pool.ratio", Unit.RATIO, "original over live bytes of the pool"),
+    Field("pool.density_pct", Unit.PERCENT, "live bytes of the RAM that segments take"),
     Field("pool.segments", Unit.COUNT, "segments in use"),
     Field("pool.segments_free", Unit.COUNT, "segments that the limit still allows"),
     Field("pool.patterns", Unit.COUNT, "fill patterns in use, zero not counted"),
     Field("disk.live_bytes", Unit.BYTES, "records of pages on tiers"),
+    Field("disk.writing_back", Unit.COUNT, "1 while the watermarks ask for writeback"),
+    Field("disk.segments_moving", Unit.COUNT, "segments on their way to or from a tier"),
     Field("disk.segments_written_total", Unit.COUNT, "segments written to a tier", total=True),
     Field("disk.segments_fetched_total", Unit.COUNT, "segments read back into RAM", total=True),
     Field("requests.read", Unit.COUNT, "read requests answered from the store", total=True),
@@ -75,13 +127,58 @@ FIELDS: tuple[Field, ...] = (
     Field("lane.window_us", Unit.MICROSECONDS, "how long the lane polls before it sleeps"),
     Field("lane.polls_hit_total", Unit.COUNT, "requests that arrived while polling", total=True),
     Field("lane.sleeps_total", Unit.COUNT, "times the lane went to sleep", total=True),
+    Field("latency.load_p50_us", Unit.MICROSECONDS, "half of the loads took no longer"),
+    Field("latency.load_p90_us", Unit.MICROSECONDS, "9 of 10 loads took no longer"),
+    Field("latency.load_p99_us", Unit.MICROSECONDS, "99 of 100 loads took no longer"),
+    Field("latency.store_p50_us", Unit.MICROSECONDS, "half of the stores took no longer"),
+    Field("latency.store_p90_us", Unit.MICROSECONDS, "9 of 10 stores took no longer"),
+    Field("latency.store_p99_us", Unit.MICROSECONDS, "99 of 100 stores took no longer"),
     Field("metadata_bytes", Unit.BYTES, "RAM beyond payload: tables (resident) and record headers"),
+    Field("saved_bytes", Unit.BYTES, "pages held, less pool and metadata"),
+    Field("budget.per_day_bytes", Unit.BYTES, "most that may be written to tiers in a day"),
+    Field("budget.left_bytes", Unit.BYTES, "what is left of it"),
+    Field("memory.total_bytes", Unit.BYTES, "RAM of the machine"),
+    Field("memory.available_bytes", Unit.BYTES, "what programs can take without swapping"),
+    Field("memory.reserve_bytes", Unit.BYTES, "what the pool limit leaves to the machine"),
+    Field(
+        "memory.pressure_pct", Unit.PERCENT, "time of the last 10 s in which a task waited for RAM"
+    ),
+    Field("succession.takeovers", Unit.COUNT, "times a worker was replaced"),
+    Field(
+        "succession.last_pause_ms", Unit.MILLISECONDS, "of the last one, until requests were served"
+    ),
 )
+
+HISTOGRAMS: tuple[Field, ...] = (
+    Field("latency.load", Unit.MICROSECONDS, "sampled read requests", histogram=True),
+    Field("latency.store", Unit.MICROSECONDS, "sampled write requests", histogram=True),
+)
+"""From the time the lane has a request to its answer; counted in buckets (format/histogram.py)."""
+
+TIER_FIELDS: tuple[Field, ...] = (
+    Field("tier.size_bytes", Unit.BYTES, "what is used of the file or device"),
+    Field("tier.used_bytes", Unit.BYTES, "slots in use"),
+    Field("tier.live_bytes", Unit.BYTES, "records of pages in them"),
+    Field("tier.written_bytes", Unit.BYTES, "bytes written", total=True),
+    Field("tier.read_bytes", Unit.BYTES, "bytes read", total=True),
+    Field("tier.trimmed_bytes", Unit.BYTES, "bytes trimmed", total=True),
+    Field("tier.write_errors", Unit.COUNT, "writes that failed", total=True),
+    Field("tier.read_errors", Unit.COUNT, "reads that failed", total=True),
+)
+"""Of each tier; behind the dot is the name of the attribute of message.TierStatus."""
+
+UP = Field("up", Unit.COUNT, "1 if the daemon answers, 0 if not")
+TIER_OK = Field("tier.ok", Unit.COUNT, "1 if a tier takes pages, 0 if it is failing or leaving")
+PROTECTION_HELD = Field(
+    "protection.held", Unit.COUNT, "1 if a protection of the host holds, 0 if it was refused"
+)
+CONDITIONS: tuple[Field, ...] = (UP, TIER_OK, PROTECTION_HELD)
+"""What `status` tells in words, as figures: in metrics only."""
 
 BY_KEY: Mapping[str, Field] = {field.key: field for field in FIELDS}
 
 
-def nest(values: Mapping[str, int]) -> dict[str, Any]:
+def nest(values: Mapping[str, float]) -> dict[str, Any]:
     """Turn flat dotted keys into nested dictionaries, in the order of the field table."""
     nested: dict[str, Any] = {}
     for field in FIELDS:

@@ -16,6 +16,7 @@ from vswapfs.core import stats as fields
 from vswapfs.ctl import (
     client,
     descriptors,
+    feed,
     instances,
     launch,
     log,
@@ -24,6 +25,7 @@ from vswapfs.ctl import (
     shutdown,
     succession,
     tier,
+    top,
     writeback,
 )
 from vswapfs.ctl import status as status_table
@@ -234,6 +236,37 @@ def stats(name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@_name
+@click.option("--listen", metavar="ADDRESS:PORT", help="Serve them over HTTP, until ended.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Let --listen take an address that other machines reach."
+)
+def metrics(name: str | None, listen: str | None, allow_remote: bool) -> None:
+    """Print all figures of all instances, or one, as OpenMetrics text.
+
+    Names, types and units are in docs/stats.md. With --listen each scrape asks the daemons.
+    Without NAME, one that does not answer has vswapfs_up 0; with NAME that is an error, unless
+    --listen waits for it to come back.
+
+    \b
+    Example:
+      vswapctl metrics > /var/lib/node_exporter/vswapfs.prom
+      vswapctl metrics --listen 127.0.0.1:9187
+    """
+    from vswapfs.ctl import metrics as openmetrics  # with a library that no other command needs
+
+    if allow_remote and listen is None:
+        raise click.UsageError("--allow-remote without --listen: it says where to listen")
+    name = None if name is None else instance.check_name(name)
+    if listen is not None:
+        openmetrics.serve(openmetrics.parse_address(listen, allow_remote=allow_remote), name)
+        return
+    if name is not None:
+        feed.ask_sample(name)
+    click.echo(openmetrics.exposition(name), nl=False)
+
+
+@cli.command()
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] OFFSET | START-END")
 @click.option("--state", type=click.Choice(STATES), help="Show only pages in this state.")
 @_json
@@ -284,7 +317,10 @@ def check(name: str | None) -> None:
         sys.exit(1)
 
 
-for _command in (log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub):
+for _command in (
+    log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub,
+    top.top, top.record, top.replay,
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -1,7 +1,8 @@
 """`vswapctl status`: the table of its columns, and what is shown of each instance.
 
-Owns the columns; help, headings, cells and --output are all read from COLUMNS, so they cannot
-disagree. Never computes a figure beyond pages times page size. A cell without a value is ``-``.
+Owns the columns; what a figure means, the field table tells. Help, headings, cells and --output are
+all read from COLUMNS, so they cannot disagree. Never computes a figure beyond pages times page
+size. A cell without a value is ``-``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from vswapfs.core.stats import BY_KEY
 from vswapfs.ctl import client, instances
 from vswapfs.ctl.instances import State
 from vswapfs.ctl.render import NOTHING, Heading, format_span
@@ -59,26 +61,33 @@ def _pause(status: Status) -> Value:
     return None if status.last_pause_ms is None else f"{status.last_pause_ms:.1f}ms"
 
 
+def _figure(
+    name: str, key: str, value: Callable[[Row], Value], *, size: bool = False, default: bool = True
+) -> Column:
+    """A column of a figure that the field table explains."""
+    return Column(name, BY_KEY[key].help, value, size=size, default=default)
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("NAME", "name of the instance", lambda row: row.name, right=False),
     Column("STATE", "running, or dead", lambda row: row.state.value, right=False),
-    Column("SIZE", "size of the area", _of(lambda s: s.size_bytes), size=True),
-    Column("USED", "slots that hold a page", _of(lambda s: s.used_bytes), size=True),
+    _figure("SIZE", "area.size_bytes", _of(lambda s: s.size_bytes), size=True),
+    _figure("USED", "area.used_bytes", _of(lambda s: s.used_bytes), size=True),
     Column("DEVICE", "loop device", _of(lambda s: s.loop_device), right=False),
     Column("PRIO", "priority as swap", _of(lambda s: s.swap_priority)),
-    Column("ZERO", "pages of zeros, kept as a marker", _pages("zero"), size=True),
-    Column("SAME", "pages of another pattern, kept as a marker", _pages("same"), size=True),
-    Column("POOL", "pages in RAM, before compression", _pages("pool"), size=True),
-    Column("DISK", "pages on a disk tier", _pages("disk"), size=True),
-    Column("RATIO", "original over stored size of pages in RAM", _of(_ratio)),
-    Column("SAVED", "pages held, less pool and metadata", _of(lambda s: s.saved_bytes), size=True),
-    Column("POOL-USED", "RAM that the pool takes", _of(lambda s: s.pool_used_bytes), size=True),
-    Column("POOL-LIMIT", "most it may take", _of(lambda s: s.pool_limit_bytes), size=True),
-    Column("UPTIME", "since the daemon's start", _of(lambda s: format_span(s.uptime_s))),
-    Column("EMPTY", "slots that hold nothing", _pages("empty"), size=True, default=False),
-    Column(
+    _figure("ZERO", "pages.zero", _pages("zero"), size=True),
+    _figure("SAME", "pages.same", _pages("same"), size=True),
+    _figure("POOL", "pages.pool", _pages("pool"), size=True),
+    _figure("DISK", "pages.disk", _pages("disk"), size=True),
+    _figure("RATIO", "pool.ratio", _of(_ratio)),
+    _figure("SAVED", "saved_bytes", _of(lambda s: s.saved_bytes), size=True),
+    _figure("POOL-USED", "pool.used_bytes", _of(lambda s: s.pool_used_bytes), size=True),
+    _figure("POOL-LIMIT", "pool.limit_bytes", _of(lambda s: s.pool_limit_bytes), size=True),
+    _figure("UPTIME", "uptime_s", _of(lambda s: format_span(s.uptime_s))),
+    _figure("EMPTY", "pages.empty", _pages("empty"), size=True, default=False),
+    _figure(
         "SWAP-USED",
-        "what the kernel counts as used",
+        "area.swap_used_bytes",
         _of(lambda s: s.swap_used_bytes),
         size=True,
         default=False,
@@ -98,8 +107,8 @@ COLUMNS: tuple[Column, ...] = (
         right=False,
         default=False,
     ),
-    Column("TAKEOVERS", "times a worker was replaced", _of(lambda s: s.takeovers), default=False),
-    Column("PAUSE", "of the last one", _of(_pause), default=False),
+    _figure("TAKEOVERS", "succession.takeovers", _of(lambda s: s.takeovers), default=False),
+    _figure("PAUSE", "succession.last_pause_ms", _of(_pause), default=False),
     Column(
         "VERSION", "version of the daemon", _of(lambda s: s.version), right=False, default=False
     ),

@@ -6,6 +6,7 @@ page I/O hardly waits.
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -22,13 +23,16 @@ from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import UsageError
 from vswapfs.format import instance, message
+from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
 from vswapfs.fuse.lane import Lane
-from vswapfs.host import hardening, loop, swap
+from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
 DESC_PAGES_AT_ONCE: Final = 64
 """Pages described in one call of the lane: about 0.3 ms with their checksums verified."""
+
+PERCENTILES: Final = (50, 90, 99)
 
 
 class Inspector:
@@ -88,44 +92,70 @@ class Inspector:
                 last_sent_s = trio.current_time()
         await send(message.Done())
 
-    async def stats(self) -> dict[str, int]:
-        def collect() -> dict[str, int]:
-            self._store.finish_count()
-            values = figures(self._store) | self._lane.stats()
-            values["internal_errors"] += self._internal_errors()
-            values["metadata_bytes"] = (
-                self._tables_bytes() + derived_bytes(self._store) + values["pool.header_bytes"]
-            )
-            return values
+    async def stats(self) -> message.Stats:
+        found = await ask(self._lane, self._collect)
+        values = found.values
+        values |= self._succession.figures() | memory.figures()
+        if (area := self._area()[1]) is not None:
+            values["area.swap_used_bytes"] = area.used_bytes
+        return found
 
-        return await ask(self._lane, collect)
+    def _collect(self) -> message.Stats:
+        """The figures that the lane has to be asked for."""
+        self._store.finish_count()
+        values = figures(self._store) | self._lane.stats()
+        values["internal_errors"] += self._internal_errors()
+        tables_bytes = self._tables_bytes() + derived_bytes(self._store)
+        values["metadata_bytes"] = tables_bytes + values["pool.header_bytes"]
+        values["saved_bytes"] = values["area.used_bytes"] - values["pool.used_bytes"] - tables_bytes
+        told = self._tiering.answer()
+        for key, value in (
+            ("budget.per_day_bytes", told.write_budget_bytes_per_day),
+            ("budget.left_bytes", told.write_budget_left_bytes),
+        ):
+            if value is not None:
+                values[key] = value
+        histograms = self._lane.histograms()
+        for key, histogram in histograms.items():
+            for percent in PERCENTILES:
+                found_us = percentile_us(histogram.counts, percent)
+                if found_us is not None:
+                    values[f"{key}_p{percent}_us"] = round(found_us, 1)
+        return message.Stats(values, histograms)
+
+    def _area(self) -> tuple[str | None, swap.SwapArea | None]:
+        """The loop device, and the kernel's line about it, if it swaps there."""
+        devices = loop.attached_to(self._file)
+        return (devices[0], swap.active_areas().get(devices[0])) if devices else (None, None)
+
+    async def sample(self, outcomes: list[hardening.Outcome]) -> message.Sample:
+        stats = await self.stats()
+        return message.Sample(time.time(), await self._status(stats, outcomes), stats)
 
     async def status(self, outcomes: list[hardening.Outcome]) -> message.Status:
-        values = await self.stats()
-        pages = {state: values[f"pages.{state}"] for state in message.STATES}
-        used_bytes = self._size_bytes - pages["empty"] * PAGE_BYTES
-        live_bytes = values["pool.live_bytes"]
-        devices = loop.attached_to(self._file)
-        area = swap.active_areas().get(devices[0]) if devices else None
-        kept_bytes = (
-            values["pool.used_bytes"] + values["metadata_bytes"] - values["pool.header_bytes"]
-        )
+        return await self._status(await self.stats(), outcomes)
+
+    async def _status(
+        self, stats: message.Stats, outcomes: list[hardening.Outcome]
+    ) -> message.Status:
+        values = stats.values
+        device, area = self._area()
         return message.Status(
             name=self._config.name,
             pid=os.getpid(),
             version=__version__,
-            uptime_s=self._succession.uptime_s,
+            uptime_s=values["uptime_s"],
             mountpoint=self._config.mountpoint,
             size_bytes=self._size_bytes,
-            used_bytes=used_bytes,
-            loop_device=devices[0] if devices else None,
+            used_bytes=int(values["area.used_bytes"]),
+            loop_device=device,
             swap_used_bytes=area.used_bytes if area else None,
             swap_priority=area.priority if area else None,
-            pages=pages,
-            ratio=round(values["pool.original_bytes"] / live_bytes, 2) if live_bytes else None,
-            saved_bytes=used_bytes - kept_bytes,
-            pool_limit_bytes=values["pool.limit_bytes"],
-            pool_used_bytes=values["pool.used_bytes"],
+            pages={state: int(values[f"pages.{state}"]) for state in message.STATES},
+            ratio=values.get("pool.ratio"),
+            saved_bytes=int(values["saved_bytes"]),
+            pool_limit_bytes=int(values["pool.limit_bytes"]),
+            pool_used_bytes=int(values["pool.used_bytes"]),
             same_filled=self._config.same_filled,
             hardening=[message.Outcome(*outcome) for outcome in outcomes],
             tiers=await ask(self._lane, self._tiering.status),

@@ -13,10 +13,12 @@ import trio
 from vswapfs.core.descriptor import stored
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
+from vswapfs.daemon.control import Send
 from vswapfs.daemon.medium import scratch
 from vswapfs.daemon.tier import Tier
+from vswapfs.daemon.tier_commands import ProgressReporter
 from vswapfs.daemon.tiering import Tiering
-from vswapfs.format.message import ScrubFinding
+from vswapfs.format.message import AskScrub, Scrubbed, ScrubFinding
 from vswapfs.format.record import HEADER_BYTES
 from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.format.tier_walk import SegmentFound, walk_segment
@@ -39,6 +41,13 @@ class Scrubber:
         self._segment_bytes = store.geometry.segment_bytes
         self._next_slot: dict[int, int] = {}
         self.records = 0
+
+    async def answer(self, request: AskScrub, send: Send) -> None:
+        """Verify all there is on tiers, telling how far it is."""
+        report = ProgressReporter(send)
+        size_bytes, found = await self.all(request.rate_bytes_per_s, report.at)
+        await report.at(size_bytes, size_bytes, end=True)
+        await send(Scrubbed(self.records, size_bytes, found))
 
     async def segment(self, tier: Tier, segment: int) -> list[ScrubFinding]:
         """Verify one segment; nothing if it has left the tier meanwhile."""

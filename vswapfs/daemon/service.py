@@ -375,7 +375,9 @@ class Service:
             case message.AskStatus():
                 await send(await self._inspector.status(self._outcomes))
             case message.AskStats():
-                await send(message.Stats(await self._inspector.stats()))
+                await send(await self._inspector.stats())
+            case message.AskSample():
+                await send(await self._inspector.sample(self._outcomes))
             case message.AskDescriptors():
                 await self._inspector.describe(request, send)
             case message.AskCheck():
@@ -406,10 +408,7 @@ class Service:
             case message.AskLost():
                 await send(message.Lost(await self._tier_commands.lost()))
             case message.AskScrub():
-                report = ProgressReporter(send)
-                size, found = await self._scrubber.all(request.rate_bytes_per_s, report.at)
-                await report.at(size, size, end=True)
-                await send(message.Scrubbed(self._scrubber.records, size, found))
+                await self._scrubber.answer(request, send)
 
     async def _off(self, send: Send) -> None:
         _log.info("asked to take %s down", self._config.name)
@@ -445,4 +444,4 @@ class Service:
             await send(message.Done())
 
     async def _stats_json(self) -> bytes:
-        return msgspec.json.encode(nest(await self._inspector.stats())) + b"\n"
+        return msgspec.json.encode(nest((await self._inspector.stats()).values)) + b"\n"

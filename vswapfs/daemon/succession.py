@@ -157,6 +157,16 @@ class Succession:
         """Since the instance was started, whoever serves it now."""
         return round((time.monotonic_ns() - self._session[Field.STARTED_NS]) / 1e9, 1)
 
+    def figures(self) -> dict[str, int | float]:
+        """Its share of the field table."""
+        found: dict[str, int | float] = {
+            "uptime_s": self.uptime_s,
+            "succession.takeovers": self._session[Field.TAKEOVERS],
+        }
+        if (pause_ms := self.status()["last_pause_ms"]) is not None:
+            found["succession.last_pause_ms"] = pause_ms
+        return found
+
     def status(self) -> dict[str, Any]:
         """The fields of message.Status that are about this."""
         session = self._session

@@ -30,7 +30,7 @@ async def every_second(config: Config, store: Store, lane: Lane, tiering: Tierin
                 segment_bytes=store.geometry.segment_bytes,
                 available_bytes=memory.available_bytes(),
                 reserve_bytes=memory.reserve_bytes(),
-                pressure_pct=memory.pressure_pct(),
+                pressure_pct=memory.pressure_pct() or 0.0,
             )
             await ask(lane, functools.partial(_adjust_limit, store, limit_now))
         if config.recompress:

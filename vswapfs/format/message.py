@@ -58,6 +58,10 @@ class AskStats(msgspec.Struct, tag="stats"):
     """Answered with Stats."""
 
 
+class AskSample(msgspec.Struct, tag="sample"):
+    """Answered with Sample."""
+
+
 class AskDescriptors(msgspec.Struct, tag="desc"):
     """Pages that overlap bytes [start_bytes, end_bytes); answered with Descriptors lines, Done."""
 
@@ -131,6 +135,7 @@ Request = (
     | AskAdopt
     | AskStatus
     | AskStats
+    | AskSample
     | AskDescriptors
     | AskCheck
     | AskOff
@@ -218,10 +223,26 @@ class Handover(msgspec.Struct, tag="handover"):
     descriptors: list[int]
 
 
-class Stats(msgspec.Struct, tag="stats"):
-    """Values by dotted key, as in core/stats.py."""
+class Histogram(msgspec.Struct):
+    """Counts by bucket (format/histogram.py) since the worker's start."""
 
-    values: dict[str, int]
+    counts: list[int]
+    sum_us: int
+
+
+class Stats(msgspec.Struct, tag="stats"):
+    """Values by dotted key, as in core/stats.py; one that does not apply is absent."""
+
+    values: dict[str, int | float]
+    histograms: dict[str, Histogram] = {}
+
+
+class Sample(msgspec.Struct, tag="sample"):
+    """All that there is to see of an instance at one time."""
+
+    unix_s: float
+    status: Status
+    stats: Stats
 
 
 class Descriptor(msgspec.Struct, omit_defaults=True):
@@ -316,6 +337,7 @@ Answer = (
     Status
     | Handover
     | Stats
+    | Sample
     | Descriptors
     | Findings
     | Tiers

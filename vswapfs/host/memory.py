@@ -20,12 +20,12 @@ def available_bytes() -> int:
     return _meminfo_bytes("MemAvailable")
 
 
-def pressure_pct() -> float:
-    """Share of the last 10 s in which some task waited for memory; 0 without PSI."""
+def pressure_pct() -> float | None:
+    """Share of the last 10 s in which some task waited for memory; None without PSI."""
     try:
         some = Path("/proc/pressure/memory").read_text().splitlines()[0]
     except OSError:
-        return 0.0
+        return None
     return float(some.split()[1].removeprefix("avg10="))
 
 
@@ -37,6 +37,18 @@ def reserve_bytes() -> int:
 def largest_pool_bytes() -> int:
     """The largest pool limit that leaves the machine its reserve."""
     return max(0, total_bytes() - reserve_bytes())
+
+
+def figures() -> dict[str, int | float]:
+    """The machine's share of the field table."""
+    found: dict[str, int | float] = {
+        "memory.total_bytes": total_bytes(),
+        "memory.available_bytes": available_bytes(),
+        "memory.reserve_bytes": reserve_bytes(),
+    }
+    if (pressure := pressure_pct()) is not None:
+        found["memory.pressure_pct"] = pressure
+    return found
 
 
 def _meminfo_bytes(key: str) -> int:
