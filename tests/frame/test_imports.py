@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "fuse": {"core", "format"},
     "host": {"core", "format"},
     "backing": {"format"},
-    "ctl": {"format", "core.stats"},
+    "ctl": {"format", "core.descriptor", "core.stats"},
     "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}

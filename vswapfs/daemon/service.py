@@ -31,6 +31,7 @@ from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.steps import do_with_steps
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
@@ -39,6 +40,7 @@ from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready
 from vswapfs.format.session import Field, Session
+from vswapfs.format.table import AskTable
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane
@@ -382,8 +384,11 @@ class Service:
                 await self._inspector.describe(request, send)
             case message.AskCheck():
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+            case AskTable():
+                await self._inspector.table(request, send)
             case message.AskOff():
-                await self._off(send)
+                _log.info("asked to take %s down", self._config.name)
+                await do_with_steps(self._take_down, send)
             case message.AskRestart():
                 await self._succession.restart(send)
             case message.AskAdopt():
@@ -412,39 +417,6 @@ class Service:
                 size, found = await self._scrubber.all(request.rate_bytes_per_s, report.at)
                 await report.at(size, size, end=True)
                 await send(message.Scrubbed(self._scrubber.records, size, found))
-
-    async def _off(self, send: Send) -> None:
-        _log.info("asked to take %s down", self._config.name)
-        token = trio.lowlevel.current_trio_token()
-        steps_in, steps = trio.open_memory_channel[str](100)
-
-        def report(text: str) -> None:
-            _log.info("%s", text)
-            token.run_sync_soon(pass_in, text)
-
-        def pass_in(text: str) -> None:
-            with contextlib.suppress(trio.ClosedResourceError, trio.WouldBlock):
-                steps_in.send_nowait(text)
-
-        async def pass_on() -> None:
-            async for text in steps:
-                # Who asked may be gone; what he asked for is done all the same.
-                with contextlib.suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
-                    await send(message.Step(text))
-
-        failure: HostError | None = None
-        # Shielded: the end of the lane ends the daemon's tasks, but not before this answer.
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pass_on)
-                with steps_in:
-                    try:
-                        await self._take_down(report)
-                    except HostError as error:
-                        failure = error
-            if failure:
-                raise failure
-            await send(message.Done())
 
     async def _stats_json(self) -> bytes:
         return msgspec.json.encode(nest(await self._inspector.stats())) + b"\n"

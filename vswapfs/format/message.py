@@ -1,14 +1,16 @@
 """Control messages: what the commands and the daemon say to each other.
 
 Owns their fields. JSON, one object a line, at most LINE_MAX_BYTES; ``type`` tells which message it
-is. The client sends one request a connection; the daemon answers with any number of Step, Progress
-or Descriptors lines and ends with exactly one of the others, Done or Failure. On the
+is. The client sends one request a connection; the daemon answers with any number of lines of the
+kinds in PARTS and ends with exactly one of the others, Done or Failure. On the
 pipe to the command that started it, the daemon writes Step lines and one Ready or Failure.
 """
 
 from typing import Any, Final, Literal
 
 import msgspec
+
+from vswapfs.format.table import Area, AskTable, Segments, Words
 
 LINE_MAX_BYTES: Final = 1 << 20
 
@@ -141,6 +143,7 @@ Request = (
     | AskDrain
     | AskLost
     | AskScrub
+    | AskTable
 )
 
 # -- answers ----------------------------------------------------------------------------------
@@ -322,11 +325,17 @@ Answer = (
     | Progress
     | Lost
     | Scrubbed
+    | Area
+    | Segments
+    | Words
     | Step
     | Ready
     | Done
     | Failure
 )
+
+PARTS: Final = (Step, Progress, Descriptors, Area, Segments, Words)
+"""After these lines more follow."""
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
