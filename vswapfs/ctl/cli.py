@@ -19,6 +19,8 @@ from vswapfs.ctl import (
     instances,
     launch,
     log,
+    owners,
+    reconcile,
     render,
     scrub,
     shutdown,
@@ -284,7 +286,16 @@ def check(name: str | None) -> None:
         sys.exit(1)
 
 
-for _command in (log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub):
+for _command in (
+    log.log,
+    tier.tier,
+    writeback.writeback,
+    writeback.drain,
+    scrub.lost,
+    scrub.scrub,
+    owners.owners,
+    reconcile.reconcile,
+):
     cli.add_command(_command)
 
 
