@@ -67,10 +67,16 @@ def pages_by_state(instance: Instance) -> dict[str, int]:
     stats = instance.stats()["pages"]
     counted = Counter(page["state"] for page in instance.desc("0-256M"))
     reconciled = ctl_json("reconcile", instance.name)["pages"]
+    mapped = ctl_json("map", instance.name)
     states = ("zero", "same", "pool", "disk")
     by_stats = {state: stats[state] for state in states}
     assert {state: counted[state] for state in states} == by_stats
     assert {state: reconciled[state] for state in states} == by_stats
+    assert {state: mapped["pages"][state] for state in states} == by_stats
+    for state in states:
+        assert sum(cluster[state] for cluster in mapped["clusters"]) == by_stats[state]
+    assert mapped["pool_bytes"] == instance.stats()["pool"]["live_bytes"]
+    assert mapped["disk_bytes"] == instance.stats()["disk"]["live_bytes"]
     return by_stats
 
 

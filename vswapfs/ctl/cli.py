@@ -20,6 +20,7 @@ from vswapfs.ctl import (
     launch,
     log,
     owners,
+    picture,
     reconcile,
     render,
     scrub,
@@ -293,6 +294,7 @@ for _command in (
     writeback.drain,
     scrub.lost,
     scrub.scrub,
+    picture.map_command,
     owners.owners,
     reconcile.reconcile,
 ):

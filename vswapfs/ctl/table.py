@@ -78,10 +78,15 @@ class Table:
         chosen = self.states.translate(_only(state))
         return sum(compress(self.stored_bytes, chosen))
 
-    def age_s(self, word: int) -> int:
-        """How long ago the segment of a stored page was sealed."""
-        segment = self.segments.get(word >> SEGMENT_SHIFT)
-        return segment.age_s if segment else 0
+    def oldest_s(self, cluster: int) -> int | None:
+        """How long ago the oldest segment with a page of the cluster was sealed; None of none."""
+        numbers = {word >> SEGMENT_SHIFT for word in self.words[cluster] if _is_stored(word)}
+        ages = [self.segments[number].age_s for number in numbers & self.segments.keys()]
+        return max(ages, default=None)
+
+
+def _is_stored(word: int) -> bool:
+    return word & KIND_MASK == STORED
 
 
 def _only(state: int) -> bytes:
