@@ -7,6 +7,7 @@ vswapfs.errors.
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,12 +16,14 @@ from vswapfs import __version__
 from vswapfs.core import stats as fields
 from vswapfs.ctl import (
     client,
+    config_file,
     descriptors,
     instances,
     launch,
     log,
     owners,
     picture,
+    readiness,
     reconcile,
     render,
     scrub,
@@ -85,6 +88,15 @@ def cli() -> None:
 @click.argument("name", default=instance.DEFAULT_NAME)
 @area_options
 @click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.use,
+    help="A file with any of these options, as /etc/vswapfs/NAME.toml; see vswapfs.toml(5). NAME "
+    "is the file's, unless given. Options on the command line count more.",
+)
+@click.option(
     "--priority",
     type=click.IntRange(0, 32767),
     help="The kernel fills areas of higher priority first. [default: the kernel's, below all set]",
@@ -99,6 +111,7 @@ def on(name: str, **area: Any) -> None:
     Example:
       vswapctl on --size 2G --pool-limit 1G --priority 100
       vswapctl on --size 64G --tier /dev/sdb1:48G --write-budget 20G/day
+      vswapctl on --config /etc/vswapfs/vswap0.toml
     """
     config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
     try:
@@ -108,6 +121,7 @@ def on(name: str, **area: Any) -> None:
         if instances.find(name) is instances.State.RUNNING:
             shutdown.off(name, _tell, force=False)
         raise
+    readiness.tell(name)
     if ready.loop_device is not None:
         click.echo(ready.loop_device)
 
