@@ -27,6 +27,7 @@ from vswapfs.ctl import (
     reconcile,
     render,
     scrub,
+    settings,
     shutdown,
     succession,
     tier,
@@ -309,6 +310,7 @@ for _command in (
     scrub.lost,
     scrub.scrub,
     picture.map_command,
+    settings.set_command,
     owners.owners,
     reconcile.reconcile,
 ):

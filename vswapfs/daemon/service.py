@@ -24,13 +24,13 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.settings import Settings, first_limit
 from vswapfs.daemon.steps import do_with_steps
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
@@ -38,8 +38,9 @@ from vswapfs.daemon.tiering import Tiering
 from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
-from vswapfs.format.message import Config, Failure, Ready
+from vswapfs.format.message import Config, Failure, Ready, decode_config
 from vswapfs.format.session import Field, Session
+from vswapfs.format.settings import AskSet
 from vswapfs.format.table import AskTable
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
@@ -151,7 +152,8 @@ class Service:
 
     def _take_over(self) -> int:
         """All that has to be done before the first request is served."""
-        state, session, config = self._state, self._session, self._config
+        state, session = self._state, self._session
+        self._config = config = decode_config(session.config)  # settings may have changed since
         entries = session.tiers()
         self._store = store = Store.attach(
             state.geometry,
@@ -212,14 +214,16 @@ class Service:
             journal=self._journal,
         )
         self._lane.after_reply = self._first_reply
-        if self._config.pool_limit_bytes == "auto":
-            ram = self._store.segments.ram
-            ram.limit = min(ram.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
+        ram = self._store.segments.ram
+        ram.limit = first_limit(self._config, ram.slot_count)
         self._tiering = Tiering(
             self._store, self._lane, self._session, self._config.write_budget_bytes_per_day
         )
         self._tier_commands = TierCommands(
             self._store, self._lane, self._tiering, self._config.name
+        )
+        self._settings = Settings(
+            self._config, self._session, self._store, self._lane, self._tiering
         )
         self._scrubber = Scrubber(self._store, self._lane, self._tiering)
         self._inspector = Inspector(
@@ -384,6 +388,8 @@ class Service:
                 await self._inspector.describe(request, send)
             case message.AskCheck():
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+            case AskSet():
+                await send(await self._settings.change(request))
             case AskTable():
                 await self._inspector.table(request, send)
             case message.AskOff():

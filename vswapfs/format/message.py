@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from vswapfs.format.settings import AskSet, Changed
 from vswapfs.format.table import Area, AskTable, Segments, Words
 
 LINE_MAX_BYTES: Final = 1 << 20
@@ -144,6 +145,7 @@ Request = (
     | AskLost
     | AskScrub
     | AskTable
+    | AskSet
 )
 
 # -- answers ----------------------------------------------------------------------------------
@@ -328,6 +330,7 @@ Answer = (
     | Area
     | Segments
     | Words
+    | Changed
     | Step
     | Ready
     | Done
