@@ -31,6 +31,7 @@ from vswapfs.ctl import (
     shutdown,
     succession,
     tier,
+    trace,
     writeback,
 )
 from vswapfs.ctl import status as status_table
@@ -311,6 +312,7 @@ for _command in (
     scrub.scrub,
     picture.map_command,
     settings.set_command,
+    trace.trace,
     owners.owners,
     reconcile.reconcile,
 ):

@@ -35,6 +35,7 @@ from vswapfs.daemon.steps import do_with_steps
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.daemon.tracing import Tracing
 from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
@@ -42,6 +43,7 @@ from vswapfs.format.message import Config, Failure, Ready, decode_config
 from vswapfs.format.session import Field, Session
 from vswapfs.format.settings import AskSet
 from vswapfs.format.table import AskTable
+from vswapfs.format.trace import AskTrace
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane
@@ -222,6 +224,7 @@ class Service:
         self._tier_commands = TierCommands(
             self._store, self._lane, self._tiering, self._config.name
         )
+        self._tracing = Tracing(self._lane)
         self._settings = Settings(
             self._config, self._session, self._store, self._lane, self._tiering
         )
@@ -388,6 +391,8 @@ class Service:
                 await self._inspector.describe(request, send)
             case message.AskCheck():
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+            case AskTrace():
+                await self._tracing.follow(request, send)
             case AskSet():
                 await send(await self._settings.change(request))
             case AskTable():

@@ -12,6 +12,7 @@ import msgspec
 
 from vswapfs.format.settings import AskSet, Changed
 from vswapfs.format.table import Area, AskTable, Segments, Words
+from vswapfs.format.trace import AskTrace, Events
 
 LINE_MAX_BYTES: Final = 1 << 20
 
@@ -146,6 +147,7 @@ Request = (
     | AskScrub
     | AskTable
     | AskSet
+    | AskTrace
 )
 
 # -- answers ----------------------------------------------------------------------------------
@@ -331,13 +333,14 @@ Answer = (
     | Segments
     | Words
     | Changed
+    | Events
     | Step
     | Ready
     | Done
     | Failure
 )
 
-PARTS: Final = (Step, Progress, Descriptors, Area, Segments, Words)
+PARTS: Final = (Step, Progress, Descriptors, Area, Segments, Words, Events)
 """After these lines more follow."""
 
 _encoder = msgspec.json.Encoder()
