@@ -31,7 +31,7 @@ IMPURE_MODULES = {
 }  # fmt: skip
 
 # The daemon must stay small: no command line or display library.
-NOT_IN_THE_DAEMON = {"click", "rich"}
+NOT_IN_THE_DAEMON = {"click", "matplotlib", "rich"}
 
 
 def modules() -> list[Path]:
