@@ -6,7 +6,6 @@ apart.
 """
 
 from array import array
-from collections.abc import Callable
 from itertools import compress
 from typing import Final
 
@@ -56,12 +55,18 @@ class Table:
 
     def take(self, words: Words) -> None:
         """Enter some clusters. The segments must have been entered before."""
-        state_of = _state_of({n for n, segment in self.segments.items() if segment.tier})
+        home_of = {n: DISK if segment.tier else POOL for n, segment in self.segments.items()}.get
         for number, cluster in enumerate(words.clusters):
             taken = array("Q", words.words[number * _CLUSTER_BYTES : (number + 1) * _CLUSTER_BYTES])
             self.words[cluster] = taken
             first = cluster << CLUSTER_SHIFT
-            self.states[first : first + CLUSTER_PAGES] = bytes(map(state_of, taken))
+            # One that was opened meanwhile is not known, and in RAM.
+            self.states[first : first + CLUSTER_PAGES] = bytes(
+                home_of(word >> SEGMENT_SHIFT, POOL)
+                if word & KIND_MASK == STORED
+                else _state_without_record(word)
+                for word in taken
+            )
             self.stored_bytes[first : first + CLUSTER_PAGES] = array(
                 "H",
                 [
@@ -93,18 +98,12 @@ def _only(state: int) -> bytes:
     return bytes(1 if number == state else 0 for number in range(256))
 
 
-def _state_of(on_disk: set[int]) -> Callable[[int], int]:
-    def state_of(word: int) -> int:
-        kind = word & KIND_MASK
-        if kind == STORED:
-            return DISK if word >> SEGMENT_SHIFT in on_disk else POOL
-        if not word:
-            return EMPTY
-        if kind == FILLED:
-            return SAME if word >> INDEX_SHIFT else ZERO
-        return DAMAGED
-
-    return state_of
+def _state_without_record(word: int) -> int:
+    if not word:
+        return EMPTY
+    if word & KIND_MASK == FILLED:
+        return SAME if word >> INDEX_SHIFT else ZERO
+    return DAMAGED
 
 
 def fetch(name: str, *, words: bool = True) -> Table:
