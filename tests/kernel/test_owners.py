@@ -172,6 +172,26 @@ def test_reconcile_accounts_for_every_slot_after_a_churn() -> None:
         assert "explained" in table
 
 
+def test_two_areas_are_told_apart() -> None:
+    """Slots have the same numbers in both; the first is also half empty where the other is full."""
+    with (
+        swap_instance("tfirst", "--size", "256M", "--priority", "10") as first,
+        known(FIRST) as in_first,
+        swap_instance("tsecond", "--size", "256M", "--priority", "20") as second,
+        known(SECOND) as in_second,
+    ):
+        in_first[0].free_every(2)
+        types = set()
+        for instance, (process,) in ((first, in_first), (second, in_second)):
+            told = ctl_json("owners", instance.name)
+            assert [owner["pid"] for owner in told["processes"]] == [process.process.pid]
+            check_owner(told["processes"][0], process)
+            types.add(told["swap_type"])
+            books = ctl_json("reconcile", instance.name)
+            assert books["used_pages"] == books["explained_pages"] == sum(process.pages.values())
+        assert len(types) == 2
+
+
 def test_an_area_without_a_page_and_one_that_is_no_swap(tmp_path: Path) -> None:
     with swap_instance("tempty", "--size", "64M"):
         books = ctl_json("reconcile", "tempty")

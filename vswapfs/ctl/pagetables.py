@@ -28,6 +28,8 @@ _STATE_SHIFT: Final = 62
 _PLACE_MASK: Final = (1 << 55) - 1
 _TYPE_BITS: Final = 5
 _TYPE_MASK: Final = (1 << _TYPE_BITS) - 1
+_AREAS_MAX: Final = 23
+"""Types from here on are no swap areas, but pages that move or are damaged (MAX_SWAPFILES)."""
 _MAPPING: Final = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) .*\n(?:(?!Swap:|[0-9a-f]+-).*\n)*Swap: +(\d+) kB", re.MULTILINE
 )
@@ -162,26 +164,31 @@ def _cgroup(process: Path) -> str:
 def type_of(device: str, processes: Sequence[Process], held: bytes) -> int | None:
     """The swap type of an area; None if no page table names a slot that could be of it.
 
-    ``held``: for each slot of the area 0 if we hold nothing there. The kernel gives a new area the
-    lowest free type and lists areas in the order of types, but not the types: after a swapoff there
-    may be gaps. So with several areas it is the type, among those possible, of whose slots in page
-    tables the largest share is held here.
+    ``held``: for each slot of the area 0 if we hold nothing there. The kernel lists areas in the
+    order of their types, but does not tell the types, and after a swapoff there may be gaps. So if
+    page tables name as many types as there are areas in use, it is the one in the same place.
+    Otherwise (an area has only shared memory) it is the type of whose slots the largest share is
+    held here.
 
     Raises HostError if this machine does not show slots.
     """
-    devices = [area.device for area in active_areas()]
     slots: dict[int, list[int]] = {}
     for process in processes:
         for place in process.places:
-            slots.setdefault(place & _TYPE_MASK, []).append(place >> _TYPE_BITS)
+            if place & _TYPE_MASK < _AREAS_MAX:
+                slots.setdefault(place & _TYPE_MASK, []).append(place >> _TYPE_BITS)
     if slots and not any(any(found) for found in slots.values()):
         raise HostError(
             "read /proc/PID/pagemap", "it does not show slots", remedy="run with CAP_SYS_ADMIN"
         )
-    lowest = devices.index(device) if device in devices else 0
+    in_use = [area.device for area in active_areas() if area.used_pages]
+    if device not in in_use:
+        return None
+    if len(in_use) == len(slots):
+        return sorted(slots)[in_use.index(device)]
     shares = {
         swap_type: sum(1 for slot in found if held[slot]) / len(found)
         for swap_type, found in slots.items()
-        if swap_type >= lowest and max(found) < len(held)
+        if max(found) < len(held)
     }
     return max(shares, key=lambda swap_type: shares[swap_type], default=None)
