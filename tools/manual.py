@@ -94,13 +94,19 @@ def _prose(text: str | None) -> Iterator[str]:
 
 
 def _document(text: str) -> Iterator[str]:
-    """The first lines of a module: indented blocks stay as they are."""
+    """The first lines of a module: indented blocks stay as they are. Of what it owns and never
+    does only what always holds is of use to who does not read it."""
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        told = block
+        if block.startswith("Owns "):
+            told = block.partition("Always holds:")[2].strip()
+        if not told:
+            continue
         yield ".PP"
-        if block.startswith("    ") or "\n    " in block:
-            yield from _verbatim(block)
+        if told.startswith("    ") or "\n    " in told:
+            yield from _verbatim(told)
         else:
-            yield _plain(" ".join(block.split()))
+            yield _plain(" ".join(told.split()))
 
 
 def _page(name: str, section: int, brief: str, body: Iterator[str]) -> str:
