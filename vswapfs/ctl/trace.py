@@ -4,6 +4,8 @@ Owns the command and its columns. Never keeps an event: it is printed as it come
 """
 
 import contextlib
+import signal
+from collections.abc import Iterator
 
 import click
 import msgspec
@@ -72,12 +74,23 @@ def trace(
         for answer in client.answers(name, AskTrace(events or list(EVENTS), start, end)):
             if not isinstance(answer, Events):
                 continue
-            render.print_lines(_lines(answer.events, as_json))
+            with _whole():
+                render.print_lines(_lines(answer.events, as_json))
             if answer.one_in != one_in:
                 one_in = answer.one_in
                 click.echo(
                     f"showing one event in {one_in}; {answer.left_out} left out so far", err=True
                 )
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits until the line is out."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _lines(events: list[Event], as_json: bool) -> list[str]:
