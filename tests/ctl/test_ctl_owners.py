@@ -141,6 +141,19 @@ def test_the_account(vswapctl: Vswapctl, proc: Proc) -> None:
     ]  # fmt: skip
 
 
+def test_zeros_that_are_in_ram_again(vswapctl: Vswapctl, proc: Proc) -> None:
+    """The kernel uses more slots than there are in page tables, or here."""
+    proc.areas({DEVICE: 9})
+    proc.process(10, [entry(slot) for slot in (1, 2, 3, 4, 8)])
+    with FakeDaemon("vswap0", answers()):
+        books = json.loads(vswapctl("reconcile", "--json").stdout)
+        table = vswapctl("reconcile").stdout
+    assert (books["pages"]["stale"], books["pages"]["unwritten"]) == (0, 2)
+    assert books["used"] == {"in_page_tables": 5, "in_none": 4}
+    assert books["explained_pages"] == books["used_pages"] == 9
+    assert "stale, at least: " in table
+
+
 @pytest.mark.parametrize(
     ("areas", "swap_type"),
     [

@@ -69,11 +69,21 @@ class Account(NamedTuple):
         return max(0, self.used_pages - self.named_held_pages - self.named_unwritten_pages)
 
     @property
+    def unnamed_held_pages(self) -> int:
+        """Held, and in no page table; without the header."""
+        return self.held_pages - self.header_pages - self.named_held_pages
+
+    @property
     def stale_pages(self) -> int:
-        """Held, but freed by the kernel. Takes it that we hold all ``unnamed_pages``: of pages of
-        zeros in shared memory, which the kernel keeps itself, as many too few are counted here."""
-        unnamed_held = self.held_pages - self.header_pages - self.named_held_pages
-        return max(0, unnamed_held - self.unnamed_pages)
+        """Held, but freed by the kernel: at least so many. All ``unnamed_pages`` are taken to be
+        held; of zeros that the kernel keeps itself, and that are in RAM again, as many too few are
+        counted here."""
+        return max(0, self.unnamed_held_pages - self.unnamed_pages)
+
+    @property
+    def unwritten_pages(self) -> int:
+        """In use, but not held: those in page tables, and what is left of those in none."""
+        return self.named_unwritten_pages + max(0, self.unnamed_pages - self.unnamed_held_pages)
 
 
 def account(name: str) -> Account:
@@ -157,7 +167,7 @@ def reconcile(name: str | None, as_json: bool) -> None:
         render.print_json(_as_object(name, books))
         return
     pages = [books.table.pages(state) for state in (ZERO, SAME, POOL, DISK, DAMAGED)]
-    unnamed_held = books.held_pages - books.header_pages - books.named_held_pages
+    at_least = ", at least" if books.unnamed_pages else ""
     rows = [
         ("", pages[0], "zero: pages of zeros, kept as a marker"),
         ("+", pages[1], "same-filled: kept as a marker"),
@@ -166,8 +176,8 @@ def reconcile(name: str | None, as_json: bool) -> None:
         *([("+", pages[4], "damaged: what is there cannot be told")] if pages[4] else []),
         ("=", books.held_pages, f"held by {name}"),
         ("-", books.header_pages, "the swap header, which does not count as used"),
-        ("-", books.stale_pages, "stale: the kernel has freed these slots without saying so"),
-        ("+", books.named_unwritten_pages, "used, but not here: zeros that the kernel keeps"),
+        ("-", books.stale_pages, f"stale{at_least}: freed by the kernel, which has not said so"),
+        ("+", books.unwritten_pages, "used, but not here: zeros that the kernel keeps"),
         ("=", _explained(books), "explained"),
         ("", books.used_pages, f"used, as /proc/swaps has it for {books.device}"),
     ]
@@ -180,7 +190,7 @@ def reconcile(name: str | None, as_json: bool) -> None:
         "",
         f"used: {named_pages} in page tables, {books.unnamed_pages} in none (shared memory, tmpfs, "
         f"or in RAM again: the swap cache has {format_size(books.swap_cached_bytes)})",
-        f"stale, in none, or header: {unnamed_held + books.header_pages} pages take "
+        f"stale, in none, or header: {books.unnamed_held_pages + books.header_pages} pages take "
         f"{format_size(books.unnamed_pool_bytes)} of the pool and "
         f"{format_size(books.unnamed_disk_bytes)} on tiers",
         f"clusters: {books.clusters} of 512 slots hold something, {books.stale_clusters} of them "
@@ -195,7 +205,7 @@ def reconcile(name: str | None, as_json: bool) -> None:
 
 
 def _explained(books: Account) -> int:
-    return books.held_pages - books.header_pages - books.stale_pages + books.named_unwritten_pages
+    return books.held_pages - books.header_pages - books.stale_pages + books.unwritten_pages
 
 
 def _as_object(name: str, books: Account) -> dict[str, Any]:
@@ -215,7 +225,7 @@ def _as_object(name: str, books: Account) -> dict[str, Any]:
             "held": books.held_pages,
             "header": books.header_pages,
             "stale": books.stale_pages,
-            "unwritten": books.named_unwritten_pages,
+            "unwritten": books.unwritten_pages,
         },
         "used": {
             "in_page_tables": books.named_held_pages + books.named_unwritten_pages,
