@@ -15,18 +15,21 @@ NAME = "ttrace"
 def test_a_workload_is_seen_and_the_end_of_the_client_ends_it(tmp_path: Path) -> None:
     options = ("--size", "256M", "--pool-limit", "24M", "--tier", f"{tmp_path}/tier:128M")
     with swap_instance(NAME, *options) as instance:
-        with subprocess.Popen(
-            [VSWAPCTL, "trace", NAME, "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as client:  # fmt: skip
+        output = tmp_path / "events"
+        with (
+            output.open("w") as file,
+            subprocess.Popen(
+                [VSWAPCTL, "trace", NAME, "--json"], stdout=file, stderr=subprocess.PIPE, text=True
+            ) as client,
+        ):
             wait_until("the trace is on", lambda: ctl("trace", NAME).returncode == 4)
             second = ctl("trace", NAME)
             assert "somebody traces already" in second.stderr
             assert workload(32 * MIB, "96M", "text:2,random:1,same:1", 2_000)["mismatch_count"] == 0
             client.send_signal(signal.SIGINT)
-            output, errors = client.communicate(timeout=20)
+            _, errors = client.communicate(timeout=20)
         assert client.returncode == 0, errors
-        events = [json.loads(line) for line in output.splitlines()]
+        events = [json.loads(line) for line in output.read_text().splitlines()]
         kinds = {event["event"] for event in events}
         assert {"load", "store", "writeback"} <= kinds
         assert all(event["us"] > 0 for event in events)
