@@ -143,7 +143,7 @@ def _is_mixed(cluster: int, named: bytearray, unnamed: bytes) -> bool:
 
 def _changes(name: str) -> int:
     values = client.ask(name, AskStats(), Stats).values
-    return values["pages.stored_total"] + values["pages.discarded_total"]
+    return int(values["pages.stored_total"]) + int(values["pages.discarded_total"])
 
 
 @click.command(cls=RootCommand)
