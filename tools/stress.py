@@ -300,12 +300,13 @@ def under_load(
                     print(f"survival       {status['survival']}")
                     strike(running)
             healthy(outcome)
+            said = instance_log()  # off removes it
             down = ctl("off", NAME)
             if down.returncode:
                 outcome.faults.append(f"off: {down.stderr}")
-        finally:
             if outcome.faults:
-                outcome.faults += instance_log()
+                outcome.faults += said
+        finally:
             ctl("off", NAME, "--force")
     new = kernel_log()[len(log_before) :]
     outcome.faults += [

@@ -65,14 +65,7 @@ def test_killed_under_load(options: tuple[str, ...]) -> None:
     "options",
     [
         (),
-        pytest.param(
-            ("--journal",),
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="open defect: with the journal the supervisor ends after a few kills "
-                "between two runs of fio, and the connection is aborted",
-            ),
-        ),
+        ("--journal",),
     ],
     ids=["resend", "journal"],
 )
@@ -112,6 +105,40 @@ def test_what_was_stored_is_there_after_kills_and_restarts(tmp_path: Path) -> No
         assert status["last_pause_ms"] < 1000
         assert status["survival"] == "resend"
         up.assert_healthy()
+
+
+def test_a_successor_serves_without_a_log_and_a_control_socket(tmp_path: Path) -> None:
+    """Its directory in /run is full, or was cleared by somebody."""
+    page = os.urandom(4096)
+    with swap_instance(NAME, "--size", "64M") as up:
+        wait_until_ready(up)
+        assert up.device
+        assert run("swapoff", up.device).returncode == 0
+        with Path(up.device).open("r+b", buffering=0) as device:
+            os.pwrite(device.fileno(), page, 0)
+        for name in ("log", "control"):
+            path = Path(f"/run/vswapfs/{NAME}/{name}")
+            path.unlink()
+            path.mkdir()  # in the way of both
+        for number in (1, 2):
+            killed = session_word(Field.WORKER_PID)
+            kill(killed)
+            wait_until("a successor", lambda: session_word(Field.TAKEOVERS) == number)  # noqa: B023
+            run("sysctl", "--quiet", "vm.drop_caches=1")
+            with Path(up.device).open("rb", buffering=0) as device:
+                assert os.pread(device.fileno(), 4096, 0) == page
+            wait_until("its standby", lambda: session_word(Field.STANDBY_READY) == 1)
+        for name in ("log", "control"):
+            Path(f"/run/vswapfs/{NAME}/{name}").rmdir()
+        kill(session_word(Field.WORKER_PID))
+        wait_until("commands are answered again", lambda: ctl(*STATUS).returncode == 0)
+        up.assert_healthy()
+
+
+def session_word(field: Field) -> int:
+    """As another process sees it, with nobody asked."""
+    with Path(f"/run/vswapfs/{NAME}/state/session").open("rb") as file:
+        return int.from_bytes(os.pread(file.fileno(), 8, field * 8), "little")
 
 
 def test_state_files_are_for_root_only_and_never_swapped() -> None:

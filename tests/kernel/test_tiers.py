@@ -113,6 +113,9 @@ def test_tiers_come_and_go_under_load(tmp_path: Path) -> None:
         loader = threading.Thread(target=load)
         loader.start()
         try:
+            while tiers(up)[0]["written_bytes"] < 32 * MIB:
+                assert loader.is_alive(), "nothing was written to the tier"
+                time.sleep(0.05)
             for _ in range(2):
                 ctl_ok("tier", "add", "tmove", f"{second}:1G")
                 ctl_ok("tier", "remove", "tmove", str(first))

@@ -51,7 +51,12 @@ def logging_to(path: str | None) -> Iterator[None]:
     if path is None:
         target = logging.StreamHandler()
     else:
-        target = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_MAX_BYTES, backupCount=1)
+        try:
+            target = logging.handlers.RotatingFileHandler(
+                path, maxBytes=FILE_MAX_BYTES, backupCount=1
+            )
+        except OSError:
+            target = logging.NullHandler()  # to serve on matters more
     target.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_MAX_RECORDS)
     handler = _DroppingQueueHandler(records)

@@ -46,7 +46,7 @@ from vswapfs.format.table import AskTable
 from vswapfs.format.trace import AskTrace
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
-from vswapfs.fuse.lane import Lane
+from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.host import hardening, loop, swap
 from vswapfs.host.idling import IdleProcessors
@@ -82,13 +82,12 @@ class State:
 
 
 class Service:
-    """One of ``begin`` and ``succeed`` is to be run, once. ``reporter``: for the first worker."""
+    """One of ``begin`` and ``succeed`` is to be run, once."""
 
-    def __init__(self, state: State, reporter: Reporter | None) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
         self._session = state.session
         self._config = config = state.config
-        self._reporter = reporter
         self._outcomes = state.outcomes
         self._size_bytes = config.size_bytes
         self._file = f"{config.mountpoint}/{instance.SWAP_FILE}"
@@ -101,8 +100,9 @@ class Service:
 
     # -- start and end -----------------------------------------------------------------------
 
-    async def begin(self, tiers: OpenTiers) -> int:
+    async def begin(self, tiers: OpenTiers, reporter: Reporter) -> int:
         """Bring the instance up, and serve."""
+        self._reporter = reporter
         request = succession.read_init(self._state.handed.device)
         self._session.keep_init(request)
         if not wire.can_resend(request):
@@ -111,7 +111,7 @@ class Service:
         sequence = time.time_ns() // 1000
         same_filled = SameFilled(self._config.same_filled)
         self._store = Store(self._state.geometry, self._state.buffers, same_filled, sequence)
-        self._init_pyfuse3()
+        self._prepare_lane()
         self._make_lane()
         for tier in tiers:
             self._tiering.add(*tier)
@@ -126,7 +126,7 @@ class Service:
                 device = await trio.to_thread.run_sync(self._bring_up)
                 self._outcomes.append(hardening.freeze_collector())
                 self._session[Field.UP] = 1
-                self._report_end(Ready(self._config.mountpoint, device))
+                self._reporter.end(Ready(self._config.mountpoint, device))
             except VswapError as error:
                 failure = await self._give_up(error)
             else:
@@ -138,7 +138,7 @@ class Service:
 
     async def succeed(self) -> int:
         """Get ready, wait until the worker has ended, and go on in its place."""
-        self._init_pyfuse3()
+        self._prepare_lane()
         async with self._serving() as nursery:
             nursery.start_soon(self._serve_names)
             await succession.introduce(self._lane_end_fd, self._session.init_request)
@@ -191,21 +191,26 @@ class Service:
         except VswapError:
             return  # the mount is gone already
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._control.serve)
+            try:
+                await nursery.start(self._control.serve)
+            except HostError as error:
+                _log.error("no commands can be given: %s", error)
             self._succession.ring()
 
-    def _init_pyfuse3(self) -> None:
+    def _prepare_lane(self) -> None:
+        """What it needs that takes time to make: pyfuse3 behind it, and the buffer for requests."""
         self._lane_end_fd, pyfuse3_end_fd = mount.make_pair()
         try:
             pyfuse3.init(self._namespace, f"/dev/fd/{pyfuse3_end_fd}", set())
         except RuntimeError as error:
             raise HostError("start pyfuse3", str(error)) from None
+        self._journal = Journal(self._state.journal) if self._session[Field.JOURNAL] else None
+        self._buffer = self._journal.buffer if self._journal else request_buffer()
 
     def _make_lane(self) -> None:
         token = trio.lowlevel.current_trio_token()
         idle_processors = IdleProcessors()
         self._outcomes.append(idle_processors.outcome)
-        self._journal = Journal(self._state.journal) if self._session[Field.JOURNAL] else None
         self._lane = Lane(
             self._store,
             self._state.handed.device,
@@ -213,6 +218,7 @@ class Service:
             SWAP_INODE,
             ended=functools.partial(self._lane_has_ended, token),
             keep_awake=idle_processors.keep_awake,
+            buffer=self._buffer,
             journal=self._journal,
         )
         self._lane.after_reply = self._first_reply
@@ -289,14 +295,6 @@ class Service:
         _log.info("%s is down", self._config.name)
         return 0
 
-    def _step(self, text: str) -> None:
-        if self._reporter:
-            self._reporter.step(text)
-
-    def _report_end(self, message: Ready | Failure) -> None:
-        if self._reporter:
-            self._reporter.end(message)
-
     async def _give_up(self, error: VswapError) -> VswapError:
         """Bringing up failed: undo it. If that fails too, say so at once and serve on, because
         swap may be active and hold pages already."""
@@ -309,7 +307,7 @@ class Service:
             error.remedy = f"vswapctl off {self._config.name}"
             self._session[Field.UP] = 1  # pages may be there
             with contextlib.suppress(HostError):
-                self._report_end(Failure(error.message, error.remedy, error.exit_code))
+                self._reporter.end(Failure(error.message, error.remedy, error.exit_code))
             self._succession.ring()
         return error
 
@@ -318,7 +316,7 @@ class Service:
 
         On a thread of its own: they do I/O to the area that we serve.
         """
-        config, step = self._config, self._step
+        config, step = self._config, self._reporter.step
         if not config.swap:
             return None
         step("attach a loop device")

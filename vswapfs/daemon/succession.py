@@ -16,7 +16,7 @@ from vswapfs.daemon.control import Send
 from vswapfs.daemon.handover import Handed
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format.message import Handover, Step
-from vswapfs.format.session import Field, Session
+from vswapfs.format.session import Field, Refusal, Session
 from vswapfs.fuse import wire
 
 RESTART_TIMEOUT_S: Final = 60.0
@@ -53,6 +53,21 @@ def ask_to_resend(device_fd: int) -> None:
         os.write(device_fd, wire.NOTIFY_RESEND)
     except OSError as error:
         _log.warning("the kernel was not asked to resend requests: %s", error)
+
+
+def _refusal(why: int) -> HostError:
+    if why == Refusal.NO_PROCESS:
+        return HostError(
+            "restart", "no process can be started now; the worker serves on", remedy="try again"
+        )
+    if why == Refusal.TAKING_DOWN:
+        return HostError("restart", "it is being taken down")
+    return HostError(
+        "restart",
+        f"the fresh worker ended with {why - Refusal.ENDED} before it took over; "
+        "the worker before it serves on",
+        remedy="see the log: another version of the state needs off, then on",
+    )
 
 
 class Succession:
@@ -135,12 +150,7 @@ class Succession:
         if session[Field.RESTART]:
             session[Field.RESTART] = 0
             raise HostError("restart", f"no worker was ready within {RESTART_TIMEOUT_S:.0f} s")
-        raise HostError(
-            "restart",
-            f"the fresh worker ended with {session[Field.REFUSED] - 1} before it took over; "
-            "the worker before it serves on",
-            remedy="see the log: another version of the state needs off, then on",
-        )
+        raise _refusal(session[Field.REFUSED])
 
     @property
     def uptime_s(self) -> float:

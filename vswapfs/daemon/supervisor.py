@@ -21,7 +21,7 @@ from typing import Final
 from vswapfs.daemon.handover import Handed, command_line
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance
-from vswapfs.format.session import WORDS_BYTES, Field
+from vswapfs.format.session import WORDS_BYTES, Field, Refusal
 from vswapfs.host import hardening
 
 DEATHS_MAX: Final = 20
@@ -176,8 +176,7 @@ class Supervisor:
         session = self._session
         if session[Field.RESTART]:
             if session[Field.TAKING_DOWN]:
-                session[Field.RESTART] = 0
-                session[Field.REFUSED] = 1
+                self._refuse_restart(Refusal.TAKING_DOWN)
             elif session[Field.RESTART] == 2 and session[Field.STANDBY_READY]:
                 # The standby that was started for it is ready: its turn.
                 session[Field.ENDED_NS] = time.monotonic_ns()
@@ -187,14 +186,16 @@ class Supervisor:
                 before = self._standby
                 if self._start_standby():
                     session[Field.RESTART] = 2
-                    session[Field.REFUSED] = 0
                     self._end(before)
                 else:
-                    session[Field.RESTART] = 0
-                    session[Field.REFUSED] = 1
+                    self._refuse_restart(Refusal.NO_PROCESS)
         elif session[Field.UP]:
             self._let_go_of_the_pipe()
             self._want_standby(STANDBY_DELAY_MS)
+
+    def _refuse_restart(self, why: int) -> None:
+        self._session[Field.REFUSED] = why
+        self._session[Field.RESTART] = 0
 
     def _let_go_of_the_pipe(self) -> None:
         null = os.open("/dev/null", os.O_WRONLY)
@@ -210,8 +211,7 @@ class Supervisor:
         self._standby = None
         self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = 0
         if self._session[Field.RESTART]:
-            self._session[Field.REFUSED] = 1 + abs(status)
-            self._session[Field.RESTART] = 0
+            self._refuse_restart(Refusal.ENDED + abs(status))
         self._want_standby(STANDBY_DELAY_MS if status < 0 else STANDBY_RETRY_MS)
 
     def _worker_ended(self, status: int) -> Callable[[], int] | None:

@@ -65,7 +65,7 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
         # The supervisor first, which would start others.
         for each in sorted(lock.processes(name), key=lambda process: process != pid):
             report(f"end process {each}")
-            _kill(each)
+            _kill(name, each)
     with lock.hold(name):
         take_down_remains(name, report, force=force)
 
@@ -117,12 +117,14 @@ def _unmount(path: str, *, lazily: bool) -> None:
         time.sleep(0.02)
 
 
-def _kill(pid: int) -> None:
+def _kill(name: str, pid: int) -> None:
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
+        if pid not in lock.processes(name):
+            return  # its id is another's by now
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         if not select.select([pidfd], [], [], _KILL_WAIT_S)[0]:
             raise HostError(f"end process {pid}", "it does not end", remedy="see dmesg; try again")

@@ -61,13 +61,16 @@ def run(handed: Handed, *, standby: bool) -> int:
         config.size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY
     )
     buffers = map_buffers(
-        {part: getattr(handed, part) for part in BUFFER_PARTS}, geometry.sizes_bytes()
+        {part: getattr(handed, part) for part in BUFFER_PARTS},
+        geometry.sizes_bytes(),
+        # What survives is on a tmpfs that is never swapped out.
+        locked=not session[Field.SURVIVES],
     )
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
     state = State(handed, session, config, geometry, buffers, journal, outcomes)
     with logging_to(log_path):
         if standby:
-            return trio.run(Service(state, None).succeed)
+            return trio.run(Service(state).succeed)
         return _run_first(state)
 
 
@@ -83,7 +86,7 @@ def _run_first(state: State) -> int:
                 "%s: %s", outcome.name, outcome.detail,
             )  # fmt: skip
         tiers = open_tiers(state.config, SEGMENT_BYTES, reporter.step)
-        return trio.run(Service(state, reporter).begin, tiers)
+        return trio.run(Service(state).begin, tiers, reporter)
     except VswapError as error:
         state.session[Field.ENDING] = 1
         reporter.end(Failure(error.message, error.remedy, error.exit_code))

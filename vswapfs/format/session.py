@@ -69,11 +69,20 @@ class Field(IntEnum):
     """1: a worker asks to be replaced; 2: by the standby that was started for it; 0: it was, or
     REFUSED says why not."""
     REFUSED = 18
-    """How the standby of a restart ended, 1 and its exit status: it was not let go."""
+    """Why there was no restart: a Refusal."""
     INIT_BYTES = 19
     CONFIG = 20
     TAKING_DOWN = 21
     """1: the instance is being taken down, and its worker is not to be replaced by a restart."""
+
+
+class Refusal(IntEnum):
+    """Of a restart: the worker before it serves on."""
+
+    NO_PROCESS = 1
+    TAKING_DOWN = 2
+    ENDED = 3
+    """The fresh worker did before it was let go: this, and its exit status."""
 
 
 class TierEntry(NamedTuple):

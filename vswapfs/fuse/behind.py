@@ -25,7 +25,7 @@ class Behind:
         self.awaiting_replies = 0
         self.has_ended = False
         self._reply = reply
-        self._buffer = bytearray(b"\xff" * (1 << 18))
+        self._buffer = bytearray(b"\xff") * (1 << 18)
         self._init_unique = 0
         self._init_flags = 0
 

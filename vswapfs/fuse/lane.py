@@ -50,10 +50,15 @@ _CHECK_INTERVAL: Final = 4
 """Requests, while there are always more, after which the rest is seen to."""
 
 _PAGE_MASK: Final = PAGE_BYTES - 1
-_BUFFER_BYTES: Final = wire.REQUEST_BUFFER_BYTES
 _ONE_PAGE_BYTES: Final = wire.OUT_HEADER_BYTES + PAGE_BYTES
 
 _log = logging.getLogger(__name__)
+
+
+def request_buffer() -> memoryview:
+    """Filled, so that no page of it is faulted in while the kernel copies a request: a process that
+    is killed then ends it with EIO."""
+    return memoryview(bytearray(b"\xff") * wire.REQUEST_BUFFER_BYTES)
 
 
 class Lane:
@@ -67,9 +72,11 @@ class Lane:
         swap_inode: int,
         ended: Callable[[], None],
         keep_awake: Callable[[bool], None],
+        buffer: memoryview,
         journal: Journal | None = None,
     ) -> None:
-        """``keep_awake``: see PollWindow. With a journal, requests are read into it."""
+        """``keep_awake``: see PollWindow. ``buffer``: what requests are read into, the journal's or
+        a ``request_buffer``."""
         self.store = store
         self.tiers: TierIo | None = None
         self.lost = LostPages(store)
@@ -89,10 +96,7 @@ class Lane:
         """Gets the header of each reply, or what begins with it."""
         self.has_failed = False
         """Ended by a defect, and not because the device is gone."""
-        # Filled once, so that no page of it is ever faulted in while the kernel copies a request:
-        # a process that is killed then ends it with EIO.
-        self._view = journal.buffer if journal else memoryview(bytearray(b"\xff" * _BUFFER_BYTES))
-        self._request = self._view
+        self._view = self._request = buffer
         self._poll = select.poll()
         for fd in (device_fd, pair_fd, self.event_fd):
             self._poll.register(fd, select.POLLIN)
@@ -320,7 +324,8 @@ class Lane:
             self._journal.keep(self._request[:length], unique)
 
     def _serve_again(self, request: bytes) -> None:
-        self._request = memoryview(request)
+        # Some requests are shorter than what is unpacked of each.
+        self._request = memoryview(request.ljust(wire.REQUEST.size, b"\0"))
         try:
             self._serve()
         finally:

@@ -1,0 +1,92 @@
+"""The lane without a kernel: its device is a socket pair, which keeps messages apart."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+from regions import make_buffers
+
+from vswapfs.core.buffers import Geometry
+from vswapfs.core.store import SameFilled, Store
+from vswapfs.fuse import wire
+from vswapfs.fuse.journal import JOURNAL_BYTES, SLOT_BYTES, Journal
+from vswapfs.fuse.lane import Lane, request_buffer
+from vswapfs.host.region import MemoryRegion
+from vswapfs.units import PAGE_BYTES
+
+SWAP_INODE = 2
+OP_OPEN = 14
+
+
+def request_bytes(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:
+    length = wire.IN_HEADER_BYTES + len(body)
+    return struct.pack("<IIQQIIII", length, opcode, unique, nodeid, 0, 0, 1, 0) + body
+
+
+@contextlib.contextmanager
+def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket.socket, ...]]:
+    """The kernel's end of the device and pyfuse3's end of the pair, of a lane that runs."""
+    geometry = Geometry(1024, 16, 1 << 16)
+    store = Store(geometry, make_buffers(geometry), SameFilled.SAME, 1)
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    device.setblocking(False)
+    pair.setblocking(False)
+    ended = threading.Event()
+    lane = Lane(
+        store, os.dup(device.fileno()), pair.fileno(), SWAP_INODE,
+        ended=ended.set, keep_awake=lambda _on: None,
+        buffer=journal.buffer if journal else request_buffer(), journal=journal,
+    )  # fmt: skip
+    with kernel, device, names, pair:
+        kernel.settimeout(10)
+        names.settimeout(10)
+        lane.start(first)
+        yield kernel, names
+        assert not lane.has_failed
+        assert lane.counters["internal_errors"] == 0
+
+
+def memory(size_bytes: int) -> MemoryRegion:
+    fd = os.memfd_create("test")
+    os.truncate(fd, size_bytes)
+    return MemoryRegion(fd, size_bytes)
+
+
+def test_a_short_request_of_the_journal_is_served_again() -> None:
+    """An OPEN is shorter than the struct that the lane unpacks: the successor died of it, and so
+    did each successor of the successor."""
+    region = memory(JOURNAL_BYTES)
+    opening = request_bytes(OP_OPEN, 77, SWAP_INODE, struct.pack("<II", os.O_RDWR, 0))
+    before = Journal(region)
+    before.buffer[: len(opening)] = opening
+    before.keep(before.buffer[: len(opening)], 77)
+
+    successor = Journal(region)
+    left = successor.left()
+    assert left == [opening]
+    with served(successor, left) as (kernel, names):
+        assert names.recv(SLOT_BYTES) == opening
+        names.send(wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, 0, 77))
+        assert kernel.recv(SLOT_BYTES) == wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, 0, 77)
+
+
+def test_what_is_left_is_served_before_what_is_new() -> None:
+    region = memory(JOURNAL_BYTES)
+    page = b"left".ljust(PAGE_BYTES, b"\0")
+    body = struct.pack("<QQIIQII", 1, 3 * PAGE_BYTES, PAGE_BYTES, 0, 0, 0, 0)
+    before = Journal(region)
+    write = request_bytes(wire.OP_WRITE, 5, SWAP_INODE, body + page)
+    before.buffer[: len(write)] = write
+
+    successor = Journal(region)
+    with served(successor, successor.left()) as (kernel, _names):
+        body = struct.pack("<QQIIQII", 1, 3 * PAGE_BYTES, PAGE_BYTES, 0, 0, 0, 0)
+        kernel.send(request_bytes(wire.OP_READ, 6, SWAP_INODE, body))
+        assert kernel.recv(SLOT_BYTES) == wire.WRITE_REPLY.pack(
+            wire.WRITE_REPLY.size, 0, 5, PAGE_BYTES, 0
+        )
+        assert kernel.recv(SLOT_BYTES)[wire.OUT_HEADER_BYTES :] == page
