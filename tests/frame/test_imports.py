@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "fuse": {"core", "format"},
     "host": {"core", "format"},
     "backing": {"format"},
-    "ctl": {"format", "core.stats"},
+    "ctl": {"format", "core.descriptor", "core.stats"},
     "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}
@@ -31,7 +31,7 @@ IMPURE_MODULES = {
 }  # fmt: skip
 
 # The daemon must stay small: no command line or display library.
-NOT_IN_THE_DAEMON = {"click", "prometheus_client", "rich", "textual"}
+NOT_IN_THE_DAEMON = {"click", "matplotlib", "prometheus_client", "rich", "textual"}
 
 
 def modules() -> list[Path]:

@@ -204,6 +204,11 @@ class SegmentTable:
     def sequence(self, segment: int) -> int:
         return self._sequences[segment] >> SEQUENCE_SHIFT
 
+    def sequence_words(self) -> list[int]:
+        """The sequence words of all segments, a copy."""
+        words: list[int] = self._sequences[: self.count].tolist()
+        return words
+
     def head_of(self, segment: int) -> int:
         """The log head that filled the segment."""
         return self._sequences[segment] & HEAD_MASK

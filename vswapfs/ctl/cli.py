@@ -7,6 +7,7 @@ vswapfs.errors.
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,17 +16,24 @@ from vswapfs import __version__
 from vswapfs.core import stats as fields
 from vswapfs.ctl import (
     client,
+    config_file,
     descriptors,
     feed,
     instances,
     launch,
     log,
+    owners,
+    picture,
+    readiness,
+    reconcile,
     render,
     scrub,
+    settings,
     shutdown,
     succession,
     tier,
     top,
+    trace,
     writeback,
 )
 from vswapfs.ctl import status as status_table
@@ -84,6 +92,15 @@ def cli() -> None:
 @click.argument("name", default=instance.DEFAULT_NAME)
 @area_options
 @click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.use,
+    help="A file with any of these options, as /etc/vswapfs/NAME.toml; see vswapfs.toml(5). NAME "
+    "is the file's, unless given. Options on the command line count more.",
+)
+@click.option(
     "--priority",
     type=click.IntRange(0, 32767),
     help="The kernel fills areas of higher priority first. [default: the kernel's, below all set]",
@@ -98,6 +115,7 @@ def on(name: str, **area: Any) -> None:
     Example:
       vswapctl on --size 2G --pool-limit 1G --priority 100
       vswapctl on --size 64G --tier /dev/sdb1:48G --write-budget 20G/day
+      vswapctl on --config /etc/vswapfs/vswap0.toml
     """
     config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
     try:
@@ -107,6 +125,7 @@ def on(name: str, **area: Any) -> None:
         if instances.find(name) is instances.State.RUNNING:
             shutdown.off(name, _tell, force=False)
         raise
+    readiness.tell(name)
     if ready.loop_device is not None:
         click.echo(ready.loop_device)
 
@@ -319,7 +338,8 @@ def check(name: str | None) -> None:
 
 for _command in (
     log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub,
-    top.top, top.record, top.replay,
+    top.top, top.record, top.replay, picture.map_command, settings.set_command, trace.trace,
+    owners.owners, reconcile.reconcile,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -22,12 +22,10 @@ from vswapfs.errors import (
 from vswapfs.format import instance
 from vswapfs.format.message import (
     LINE_MAX_BYTES,
+    PARTS,
     Answer,
-    Descriptors,
     Failure,
-    Progress,
     Request,
-    Step,
     decode_answer,
     encode,
 )
@@ -65,7 +63,7 @@ def ask(
         if isinstance(answer, kind):
             return answer
         show(answer)
-    raise _not_understood(name, "another kind of answer was due")
+    raise not_understood(name, "another kind of answer was due")
 
 
 def answers(
@@ -91,7 +89,7 @@ def answers(
         for line in _lines(connection, name, timeout_s, moves):
             answer = read_answer(name, line)
             yield answer
-            if not isinstance(answer, Step | Progress | Descriptors):
+            if not isinstance(answer, PARTS):
                 return
 
 
@@ -100,7 +98,7 @@ def read_answer(name: str, line: bytes) -> Answer:
     try:
         answer = decode_answer(line)
     except msgspec.MsgspecError as error:
-        raise _not_understood(name, str(error)) from None
+        raise not_understood(name, str(error)) from None
     if isinstance(answer, Failure):
         raise _error_of(answer)
     return answer
@@ -155,7 +153,7 @@ def _lines(
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
         if len(rest) > LINE_MAX_BYTES:
-            raise _not_understood(name, f"a line of more than {LINE_MAX_BYTES} bytes")
+            raise not_understood(name, f"a line of more than {LINE_MAX_BYTES} bytes")
 
 
 def _unreachable(name: str) -> InstanceError:
@@ -185,7 +183,8 @@ def _hung_up(name: str) -> HungUpError:
     )
 
 
-def _not_understood(name: str, detail: str) -> InstanceError:
+def not_understood(name: str, detail: str) -> InstanceError:
+    """The error for an answer that is not what was due."""
     # Not a NotAnsweringError: a daemon of another version is healthy and must not be forced down.
     return InstanceError(
         f"{name} gave an answer that this vswapctl does not understand: {detail}",

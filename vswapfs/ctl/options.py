@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from vswapfs.ctl import forms
+from vswapfs.ctl import expression, forms
 from vswapfs.errors import PermissionRefusedError, UsageError, VswapError
 from vswapfs.format.message import SAME_FILLED, TierConfig
-from vswapfs.units import parse_size_bytes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -29,7 +28,12 @@ class RootCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, after the check for root. Raises PermissionRefusedError."""
-        if "--help" not in args and "--version" not in args and os.geteuid() != 0:
+        if (
+            "--help" not in args
+            and "--version" not in args
+            and not ctx.resilient_parsing  # completion of a command line
+            and os.geteuid() != 0
+        ):
             raise PermissionRefusedError(
                 "only root may do this", remedy=f"sudo {' '.join([ctx.command_path, *args])}"
             )
@@ -97,10 +101,6 @@ def _tiers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-def _parse_limit(text: str) -> int | str:
-    return "auto" if text == "auto" else parse_size_bytes(text)
-
-
 def area_options(command: _F) -> _F:
     """Add the options of an area, from --size to --allow-unlocked; each is a field of Config."""
     for option in (
@@ -153,7 +153,7 @@ def area_options(command: _F) -> _F:
             "--pool-limit",
             "pool_limit_bytes",
             metavar="SIZE",
-            callback=parsed(_parse_limit),
+            callback=parsed(expression.parse_limit),
             help="Most RAM that pages may take, or 'auto': as much as the machine can spare at any "
             "time. What does not fit goes to a tier; without one, the kernel keeps it. "
             "[default: --size, at most a quarter of the machine's memory]",
@@ -162,9 +162,10 @@ def area_options(command: _F) -> _F:
             "--size",
             "size_bytes",
             metavar="SIZE",
-            callback=parsed(parse_size_bytes),
+            callback=parsed(expression.parse_size_or_expression),
             required=True,
-            help="Size of the area, before compression. Memory is taken only as pages arrive.",
+            help="Size of the area, before compression. Memory is taken only as pages arrive. May "
+            "be an expression: 'min(ram / 2, 8G)'.",
         ),
     ):
         command = option(command)

@@ -49,6 +49,13 @@ def make_geometry(config: Config) -> Geometry:
         limit_bytes = max(
             min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
         )
+    slot_count = check_pool_limit(limit_bytes)
+    return Geometry(size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY)
+
+
+def check_pool_limit(limit_bytes: int) -> int:
+    """The segments of a pool limit. Raises UsageError if it is too small, or for this machine too
+    large."""
     slot_count = limit_bytes // SEGMENT_BYTES
     if slot_count < POOL_MIN_SEGMENTS:
         least = format_size(POOL_MIN_SEGMENTS * SEGMENT_BYTES)
@@ -65,4 +72,4 @@ def make_geometry(config: Config) -> Geometry:
             f"{format_size(memory.RESERVE_MIN_BYTES)}) is left to it",
             remedy=f"--pool-limit {largest_bytes >> 20}M or less",
         )
-    return Geometry(size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY)
+    return slot_count

@@ -16,6 +16,7 @@ from vswapfs import __version__
 from vswapfs.core.describe import describe_range
 from vswapfs.core.figures import derived_bytes, figures
 from vswapfs.core.store import Store
+from vswapfs.core.tables import copy_segments, copy_words, segments_of, used_clusters
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
 from vswapfs.daemon.succession import Succession
@@ -25,6 +26,7 @@ from vswapfs.errors import UsageError
 from vswapfs.format import instance, message
 from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
+from vswapfs.format.table import Area, AskTable, Segments, TierPlace
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
@@ -32,6 +34,9 @@ from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 DESC_PAGES_AT_ONCE: Final = 64
 """Pages described in one call of the lane: about 0.3 ms with their checksums verified."""
 
+CLUSTERS_AT_ONCE: Final = 64
+"""Clusters copied in one call of the lane, and sent as a line: about 0.1 ms, 350 KB."""
+SEGMENTS_A_LINE: Final = 4096
 PERCENTILES: Final = (50, 90, 99)
 
 
@@ -90,6 +95,29 @@ class Inspector:
             if found or trio.current_time() > last_sent_s + 1:
                 await send(message.Descriptors(found))
                 last_sent_s = trio.current_time()
+        await send(message.Done())
+
+    async def table(self, request: AskTable, send: Send) -> None:
+        store, segments = self._store, self._store.segments
+
+        def begin() -> Area:
+            tiers = [
+                TierPlace(number, tier.path, segments.tier(number).slot_count)
+                for number, tier in sorted(self._tiering.tiers.items())
+            ]
+            geometry = store.geometry
+            return Area(geometry.page_count, geometry.segment_bytes, segments.ram.limit, tiers)
+
+        await send(await ask(self._lane, begin))
+        copy = await ask(self._lane, functools.partial(copy_segments, store))
+        found = segments_of(copy, int(time.monotonic()))
+        for start in range(0, len(found), SEGMENTS_A_LINE):
+            await send(Segments(found[start : start + SEGMENTS_A_LINE]))
+        if request.words:
+            used = await ask(self._lane, functools.partial(used_clusters, store))
+            for start in range(0, len(used), CLUSTERS_AT_ONCE):
+                clusters = used[start : start + CLUSTERS_AT_ONCE]
+                await send(await ask(self._lane, functools.partial(copy_words, store, clusters)))
         await send(message.Done())
 
     async def stats(self) -> message.Stats:

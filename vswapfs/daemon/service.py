@@ -24,21 +24,26 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.settings import Settings, first_limit
+from vswapfs.daemon.steps import do_with_steps
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.daemon.tracing import Tracing
 from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
-from vswapfs.format.message import Config, Failure, Ready
+from vswapfs.format.message import Config, Failure, Ready, decode_config
 from vswapfs.format.session import Field, Session
+from vswapfs.format.settings import AskSet
+from vswapfs.format.table import AskTable
+from vswapfs.format.trace import AskTrace
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane, request_buffer
@@ -149,7 +154,8 @@ class Service:
 
     def _take_over(self) -> int:
         """All that has to be done before the first request is served."""
-        state, session, config = self._state, self._session, self._config
+        state, session = self._state, self._session
+        self._config = config = decode_config(session.config)  # settings may have changed since
         entries = session.tiers()
         self._store = store = Store.attach(
             state.geometry,
@@ -216,14 +222,17 @@ class Service:
             journal=self._journal,
         )
         self._lane.after_reply = self._first_reply
-        if self._config.pool_limit_bytes == "auto":
-            ram = self._store.segments.ram
-            ram.limit = min(ram.slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
+        ram = self._store.segments.ram
+        ram.limit = first_limit(self._config, ram.slot_count)
         self._tiering = Tiering(
             self._store, self._lane, self._session, self._config.write_budget_bytes_per_day
         )
         self._tier_commands = TierCommands(
             self._store, self._lane, self._tiering, self._config.name
+        )
+        self._tracing = Tracing(self._lane)
+        self._settings = Settings(
+            self._config, self._session, self._store, self._lane, self._tiering
         )
         self._scrubber = Scrubber(self._store, self._lane, self._tiering)
         self._inspector = Inspector(
@@ -382,8 +391,15 @@ class Service:
                 await self._inspector.describe(request, send)
             case message.AskCheck():
                 await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+            case AskTrace():
+                await self._tracing.follow(request, send)
+            case AskSet():
+                await send(await self._settings.change(request))
+            case AskTable():
+                await self._inspector.table(request, send)
             case message.AskOff():
-                await self._off(send)
+                _log.info("asked to take %s down", self._config.name)
+                await do_with_steps(self._take_down, send)
             case message.AskRestart():
                 await self._succession.restart(send)
             case message.AskAdopt():
@@ -409,39 +425,6 @@ class Service:
                 await send(message.Lost(await self._tier_commands.lost()))
             case message.AskScrub():
                 await self._scrubber.answer(request, send)
-
-    async def _off(self, send: Send) -> None:
-        _log.info("asked to take %s down", self._config.name)
-        token = trio.lowlevel.current_trio_token()
-        steps_in, steps = trio.open_memory_channel[str](100)
-
-        def report(text: str) -> None:
-            _log.info("%s", text)
-            token.run_sync_soon(pass_in, text)
-
-        def pass_in(text: str) -> None:
-            with contextlib.suppress(trio.ClosedResourceError, trio.WouldBlock):
-                steps_in.send_nowait(text)
-
-        async def pass_on() -> None:
-            async for text in steps:
-                # Who asked may be gone; what he asked for is done all the same.
-                with contextlib.suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
-                    await send(message.Step(text))
-
-        failure: HostError | None = None
-        # Shielded: the end of the lane ends the daemon's tasks, but not before this answer.
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pass_on)
-                with steps_in:
-                    try:
-                        await self._take_down(report)
-                    except HostError as error:
-                        failure = error
-            if failure:
-                raise failure
-            await send(message.Done())
 
     async def _stats_json(self) -> bytes:
         return msgspec.json.encode(nest((await self._inspector.stats()).values)) + b"\n"

@@ -1,14 +1,18 @@
 """Control messages: what the commands and the daemon say to each other.
 
 Owns their fields. JSON, one object a line, at most LINE_MAX_BYTES; ``type`` tells which message it
-is. The client sends one request a connection; the daemon answers with any number of Step, Progress
-or Descriptors lines and ends with exactly one of the others, Done or Failure. On the
+is. The client sends one request a connection; the daemon answers with any number of lines of the
+kinds in PARTS and ends with exactly one of the others, Done or Failure. On the
 pipe to the command that started it, the daemon writes Step lines and one Ready or Failure.
 """
 
 from typing import Any, Final, Literal
 
 import msgspec
+
+from vswapfs.format.settings import AskSet, Changed
+from vswapfs.format.table import Area, AskTable, Segments, Words
+from vswapfs.format.trace import AskTrace, Events
 
 LINE_MAX_BYTES: Final = 1 << 20
 
@@ -146,6 +150,9 @@ Request = (
     | AskDrain
     | AskLost
     | AskScrub
+    | AskTable
+    | AskSet
+    | AskTrace
 )
 
 # -- answers ----------------------------------------------------------------------------------
@@ -344,11 +351,19 @@ Answer = (
     | Progress
     | Lost
     | Scrubbed
+    | Area
+    | Segments
+    | Words
+    | Changed
+    | Events
     | Step
     | Ready
     | Done
     | Failure
 )
+
+PARTS: Final = (Step, Progress, Descriptors, Area, Segments, Words, Events)
+"""After these lines more follow."""
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -6,7 +6,8 @@ instant, whoever was killed.
 
     [0, 4096)          words of 8 bytes, in the order of Field
     [4096, 8192)       the kernel's INIT request, INIT_BYTES of it: it is never sent again
-    [8192, 1 MiB)      the instance's Config as JSON, CONFIG_BYTES of it
+    [8192, 1 MiB)      two halves; one has the instance's Config as JSON. CONFIG says which one
+                       (bits 32-63: 0 or 1), and how many bytes of it (bits 0-31)
     [1 MiB, ...)       tiers by number, 8192 bytes each, number 1 first:
                        state, slot_count, size_bytes, path_bytes (8 bytes each), uuid (16), path
 
@@ -19,13 +20,15 @@ from typing import Final, NamedTuple
 
 from vswapfs.errors import InstanceError, UsageError
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = int.from_bytes(b"vswapses", "little")
 
 WORDS_BYTES: Final = 4096
 _INIT_AT: Final = WORDS_BYTES
 _CONFIG_AT: Final = 8192
 _TIERS_AT: Final = 1 << 20
+_CONFIG_MAX_BYTES: Final = (_TIERS_AT - _CONFIG_AT) // 2
+_HALF_SHIFT: Final = 32
 _TIER_BYTES: Final = 8192
 _PATH_AT: Final = 48
 _TIER_COUNT: Final = 255
@@ -68,7 +71,7 @@ class Field(IntEnum):
     REFUSED = 18
     """Why there was no restart: a Refusal."""
     INIT_BYTES = 19
-    CONFIG_BYTES = 20
+    CONFIG = 20
     TAKING_DOWN = 21
     """1: the instance is being taken down, and its worker is not to be replaced by a restart."""
 
@@ -108,13 +111,7 @@ class Session:
 
     def begin(self, config: bytes) -> None:
         """Make an all-zero file a session. Raises UsageError."""
-        if len(config) > _TIERS_AT - _CONFIG_AT:
-            raise UsageError(
-                f"the configuration takes {len(config)} bytes: at most {_TIERS_AT - _CONFIG_AT}",
-                remedy="fewer tiers, or shorter paths",
-            )
-        self._view[_CONFIG_AT : _CONFIG_AT + len(config)] = config
-        self[Field.CONFIG_BYTES] = len(config)
+        self.keep_config(config)
         self[Field.VERSION] = VERSION
         self[Field.MAGIC] = MAGIC
 
@@ -129,7 +126,24 @@ class Session:
 
     @property
     def config(self) -> bytes:
-        return bytes(self._view[_CONFIG_AT : _CONFIG_AT + self[Field.CONFIG_BYTES]])
+        half, size_bytes = divmod(self[Field.CONFIG], 1 << _HALF_SHIFT)
+        start = _CONFIG_AT + half * _CONFIG_MAX_BYTES
+        return bytes(self._view[start : start + size_bytes])
+
+    def keep_config(self, config: bytes) -> None:
+        """Replace the Config: first written where the other one is not, then vouched for.
+
+        Raises UsageError if it is too long; nothing has changed then.
+        """
+        if len(config) > _CONFIG_MAX_BYTES:
+            raise UsageError(
+                f"the configuration takes {len(config)} bytes: at most {_CONFIG_MAX_BYTES}",
+                remedy="fewer tiers, or shorter paths",
+            )
+        half = 1 - (self[Field.CONFIG] >> _HALF_SHIFT)
+        start = _CONFIG_AT + half * _CONFIG_MAX_BYTES
+        self._view[start : start + len(config)] = config
+        self[Field.CONFIG] = half << _HALF_SHIFT | len(config)
 
     @property
     def init_request(self) -> bytes:

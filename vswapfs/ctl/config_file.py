@@ -1,0 +1,76 @@
+"""Configuration files: the options of `vswapctl on`, by their names, in TOML.
+
+Owns the reading of the file and the errors that name file and key. Never interprets a value: that
+is done by the option whose name the key is, so file and command line cannot differ. What is given
+on the command line counts.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from vswapfs.errors import UsageError
+from vswapfs.format import instance
+
+DIRECTORY: Final = "/etc/vswapfs"
+_NOT_KEYS: Final = {"config", "help"}
+
+
+def keys(command: click.Command) -> dict[str, click.Option]:
+    """The options of a command that a file may give, by key."""
+    found = {}
+    for param in command.params:
+        if isinstance(param, click.Option):
+            key = param.opts[0].removeprefix("--")
+            if key not in _NOT_KEYS:
+                found[key] = param
+    return found
+
+
+def use(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """The callback of --config: what is in the file becomes the default of each option.
+
+    The name of the instance is the file's, if no other is given. Raises UsageError.
+    """
+    if path is None:
+        return
+    options = keys(ctx.command)
+    defaults: dict[str, Any] = {"name": instance.check_name(path.stem)}
+    for key, value in _read(path).items():
+        option = options.get(key)
+        if option is None:
+            raise UsageError(
+                f"{path}: {key!r} is no option of vswapctl on",
+                remedy=f"choose from {', '.join(sorted(options))}",
+            )
+        assert option.name
+        defaults[option.name] = _check(path, key, value, option)
+    ctx.default_map = defaults
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", remedy="man vswapfs.toml"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", remedy="man vswapfs.toml") from None
+
+
+def _check(path: Path, key: str, value: Any, option: click.Option) -> Any:
+    """The value as the option takes it from the command line."""
+    if option.is_flag:
+        rule, fits = "true or false", isinstance(value, bool)
+    elif option.multiple:
+        rule = "a list of strings"
+        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    else:
+        rule = "a string or a whole number"
+        fits = isinstance(value, str | int) and not isinstance(value, bool)
+    if not fits:
+        raise UsageError(f"{path}: {key} = {value!r}: it is {rule}", remedy="man vswapfs.toml")
+    return value if option.is_flag or option.multiple else str(value)

@@ -1,0 +1,194 @@
+"""What the kernel says of a swap area: its figure in /proc/swaps, and which slots page tables name.
+
+Owns the reading of /proc. Never stops a process, so the page tables of a busy machine are those of
+the milliseconds in which they are read. A process that ends meanwhile is left out.
+
+A page table entry of a page that is swapped out names a swap type (the number of the area) and an
+offset (the slot). /proc/PID/pagemap shows both to root.
+"""
+
+import os
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from vswapfs.ctl import client
+from vswapfs.errors import HostError, InstanceError
+from vswapfs.format.message import AskStatus, Status
+from vswapfs.units import PAGE_BYTES
+
+_PROC: Final = Path("/proc")
+_ENTRY_BYTES: Final = 8
+_ENTRIES_AT_ONCE: Final = 1 << 16
+_SWAPPED: Final = 1
+"""The two highest bits of an entry: not present, swapped."""
+_STATE_SHIFT: Final = 62
+_PLACE_MASK: Final = (1 << 55) - 1
+_TYPE_BITS: Final = 5
+_TYPE_MASK: Final = (1 << _TYPE_BITS) - 1
+_AREAS_MAX: Final = 23
+"""Types from here on are no swap areas, but pages that move or are damaged (MAX_SWAPFILES)."""
+_MAPPING: Final = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) .*\n(?:(?!Swap:|[0-9a-f]+-).*\n)*Swap: +(\d+) kB", re.MULTILINE
+)
+
+
+class Area(NamedTuple):
+    """A line of /proc/swaps."""
+
+    device: str
+    used_pages: int
+
+
+class Process(NamedTuple):
+    """A process with pages that are swapped out, to whatever area."""
+
+    pid: int
+    command: str
+    cgroup: str
+    """Its memory cgroup now; the pages may have been charged to another."""
+    places: "array[int]"
+    """Swap type and slot << 5 of each entry."""
+
+    def slots(self, swap_type: int) -> list[int]:
+        """The slots of an area; one for each page table entry."""
+        return [place >> _TYPE_BITS for place in self.places if place & _TYPE_MASK == swap_type]
+
+
+def active_areas() -> list[Area]:
+    """All swap areas, in the order of their types."""
+    found = []
+    for line in (_PROC / "swaps").read_text().splitlines()[1:]:
+        device, _kind, _size_kib, used_kib, _priority = line.rsplit(maxsplit=4)
+        found.append(Area(device, int(used_kib) * 1024 // PAGE_BYTES))
+    return found
+
+
+def device_of(name: str) -> str:
+    """The loop device that an instance swaps by.
+
+    Raises InstanceError if it is not in use as swap, and what client.ask raises.
+    """
+    device = client.ask(name, AskStatus(), Status).loop_device
+    if device is None or device not in {area.device for area in active_areas()}:
+        raise InstanceError(
+            f"{name} is not in use as swap: /proc/swaps does not have it",
+            remedy="vswapctl on makes an instance that is",
+        )
+    return device
+
+
+def used_pages(device: str) -> int:
+    """What the kernel counts as used; 0 if the area was switched off meanwhile."""
+    return sum(area.used_pages for area in active_areas() if area.device == device)
+
+
+def swap_cached_bytes() -> int:
+    """Pages of all areas that are in RAM and in swap."""
+    for line in (_PROC / "meminfo").read_text().splitlines():
+        if line.startswith("SwapCached:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def writes_in_flight(device: str) -> int:
+    """Write requests that the block layer waits for."""
+    text = (Path("/sys/block") / Path(device).name / "inflight").read_text()
+    return int(text.split()[1])
+
+
+def scan() -> list[Process]:
+    """All processes with swapped pages. Raises HostError if this machine does not show slots."""
+    found = []
+    for entry in _PROC.iterdir():
+        if entry.name.isdecimal() and _swaps(entry):
+            try:
+                found.append(_read(entry))
+            except (OSError, ValueError):
+                continue  # it has ended
+    return sorted(found)
+
+
+def _swaps(process: Path) -> bool:
+    try:
+        text = (process / "status").read_text()
+    except (OSError, ValueError):
+        return False
+    _, _, rest = text.partition("VmSwap:")
+    return rest[:20].split()[:1] not in ([], ["0"])  # a kernel thread has no such line
+
+
+def _read(process: Path) -> Process:
+    places = array("Q")
+    pagemap = os.open(process / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for start, end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
+            if int(swapped_kib):
+                for entries in _entries(pagemap, int(start, 16), int(end, 16)):
+                    places.extend(
+                        entry & _PLACE_MASK
+                        for entry in entries
+                        if entry >> _STATE_SHIFT == _SWAPPED
+                    )
+    finally:
+        os.close(pagemap)
+    command = (process / "comm").read_text().rstrip("\n")
+    return Process(int(process.name), command, _cgroup(process), places)
+
+
+def _entries(pagemap: int, start: int, end: int) -> "Iterator[array[int]]":
+    first, stop = start // PAGE_BYTES, end // PAGE_BYTES
+    while first < stop:
+        count = min(stop - first, _ENTRIES_AT_ONCE)
+        data = os.pread(pagemap, count * _ENTRY_BYTES, first * _ENTRY_BYTES)
+        if not data:
+            return
+        yield array("Q", data)
+        first += count
+
+
+def _cgroup(process: Path) -> str:
+    """Version 1 has a line for each controller, version 2 the one without."""
+    unified = "/"
+    for line in (process / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return path
+        if not controllers:
+            unified = path
+    return unified
+
+
+def type_of(device: str, processes: Sequence[Process], held: bytes) -> int | None:
+    """The swap type of an area; None if no page table names a slot that could be of it.
+
+    ``held``: for each slot of the area 0 if we hold nothing there. The kernel lists areas in the
+    order of their types, but does not tell the types, and after a swapoff there may be gaps. So if
+    page tables name as many types as there are areas in use, it is the one in the same place.
+    Otherwise (an area has only shared memory) it is the type of whose slots the largest share is
+    held here.
+
+    Raises HostError if this machine does not show slots.
+    """
+    slots: dict[int, list[int]] = {}
+    for process in processes:
+        for place in process.places:
+            if place & _TYPE_MASK < _AREAS_MAX:
+                slots.setdefault(place & _TYPE_MASK, []).append(place >> _TYPE_BITS)
+    if slots and not any(any(found) for found in slots.values()):
+        raise HostError(
+            "read /proc/PID/pagemap", "it does not show slots", remedy="run with CAP_SYS_ADMIN"
+        )
+    in_use = [area.device for area in active_areas() if area.used_pages]
+    if device not in in_use:
+        return None
+    if len(in_use) == len(slots):
+        return sorted(slots)[in_use.index(device)]
+    shares = {
+        swap_type: sum(1 for slot in found if held[slot]) / len(found)
+        for swap_type, found in slots.items()
+        if max(found) < len(held)
+    }
+    return max(shares, key=lambda swap_type: shares[swap_type], default=None)

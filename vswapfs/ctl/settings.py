@@ -1,0 +1,109 @@
+"""`vswapctl set`: change a setting of an instance that is up.
+
+Owns the keys as people write them, which are the options of `on`, and how a value is read and
+shown. What is possible now, only the daemon knows.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import click
+
+from vswapfs.ctl import client, expression, forms, instances
+from vswapfs.ctl.options import RootCommand
+from vswapfs.errors import UsageError
+from vswapfs.format.message import SAME_FILLED
+from vswapfs.format.settings import AskSet, Changed, Value
+from vswapfs.units import format_size
+
+
+class _Setting(NamedTuple):
+    field: str
+    form: str
+    help: str
+    parse: Callable[[str], Value]
+    show: Callable[[Value], str]
+
+
+def _same_filled(text: str) -> str:
+    if text not in SAME_FILLED:
+        raise UsageError(f"{text!r} is not one of {', '.join(SAME_FILLED)}")
+    return text
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise UsageError(f"{text!r} is neither yes nor no")
+    return text == "yes"
+
+
+def _budget(text: str) -> int | None:
+    return None if text == "none" else forms.parse_budget_bytes(text)
+
+
+def _show_size(value: Value) -> str:
+    return format_size(value) if isinstance(value, int) else str(value)
+
+
+def _show_budget(value: Value) -> str:
+    return "none" if value is None else f"{_show_size(value)}/day"
+
+
+_SETTINGS: Final = {
+    "pool-limit": _Setting(
+        "pool_limit_bytes", "SIZE or auto",
+        "At most what it was at the start. If more is used, pages go to the tiers; without one, "
+        "stores are refused until enough was freed.",
+        expression.parse_limit, _show_size,
+    ),
+    "same-filled": _Setting(
+        "same_filled", ", ".join(SAME_FILLED), "For pages that are stored from now on.",
+        _same_filled, str,
+    ),
+    "recompress": _Setting(
+        "recompress", "yes or no", "From the next idle second on.",
+        _yes, lambda value: "yes" if value else "no",
+    ),
+    "write-budget": _Setting(
+        "write_budget_bytes_per_day", "SIZE/day or none",
+        "What was written in the day of now counts.",
+        _budget, _show_budget,
+    ),
+}  # fmt: skip
+
+
+def _epilog() -> str:
+    lines = (f"  {key + '=':<14}{each.form}. {each.help}" for key, each in _SETTINGS.items())
+    return "Keys:\n\n" + "\n\n".join(lines)
+
+
+@click.command("set", cls=RootCommand, epilog=_epilog())
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] KEY=VALUE")
+def set_command(words: tuple[str, ...]) -> None:
+    """Change a setting while the instance is up, and print its old and new value.
+
+    The keys are options of vswapctl on. It holds until the instance is taken down: a worker that
+    takes over, after a crash or a restart, goes on with it.
+
+    \b
+    Example:
+      vswapctl set vswap0 pool-limit=512M
+    """
+    if len(words) > 2:
+        raise click.UsageError("give one KEY=VALUE, and before it at most a NAME")
+    key, equals, text = words[-1].partition("=")
+    setting = _SETTINGS.get(key)
+    if not equals or setting is None:
+        raise UsageError(
+            f"{words[-1]!r} is not a setting: it has to be KEY=VALUE",
+            remedy=f"a KEY is one of {', '.join(_SETTINGS)}",
+        )
+    try:
+        value = setting.parse(text)
+    except UsageError as error:
+        raise UsageError(
+            f"{key}: {error.message}", remedy=error.remedy or f"{key}={setting.form}"
+        ) from None
+    name = instances.choose(words[0] if len(words) == 2 else None)
+    changed = client.ask(name, AskSet(setting.field, value), Changed)
+    click.echo(f"{name}: {key} was {setting.show(changed.old)}, is {setting.show(changed.new)}")

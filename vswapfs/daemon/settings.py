@@ -1,0 +1,124 @@
+"""Settings that change while the instance is up.
+
+Owns which they are, their rules, and the order: checked, then put in force on the lane, then kept
+in the session, where a successor finds them. A worker that dies in between has not answered.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from vswapfs.core.budget import Budget
+from vswapfs.core.store import SameFilled, Store
+from vswapfs.daemon.ask import ask
+from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, SEGMENT_BYTES, check_pool_limit
+from vswapfs.daemon.tiering import Tiering
+from vswapfs.errors import UsageError
+from vswapfs.format.message import SAME_FILLED, Config, encode
+from vswapfs.format.session import Session
+from vswapfs.format.settings import AskSet, Changed, Value
+from vswapfs.fuse.lane import Lane
+from vswapfs.units import format_size
+
+_log = logging.getLogger(__name__)
+
+
+def first_limit(config: Config, slot_count: int) -> int:
+    """The pool limit in segments with which a worker begins."""
+    if config.pool_limit_bytes == "auto":
+        return min(slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
+    if config.pool_limit_bytes is None:
+        return slot_count
+    return min(slot_count, config.pool_limit_bytes // SEGMENT_BYTES)
+
+
+class Settings:
+    """Changes ``config``, which others read too."""
+
+    def __init__(
+        self, config: Config, session: Session, store: Store, lane: Lane, tiering: Tiering
+    ) -> None:
+        self._config = config
+        self._session = session
+        self._store = store
+        self._lane = lane
+        self._tiering = tiering
+        self._setters: Final[dict[str, Callable[[Value], None]]] = {
+            "pool_limit_bytes": self._pool_limit,
+            "same_filled": self._same_filled,
+            "recompress": self._recompress,
+            "write_budget_bytes_per_day": self._write_budget,
+        }
+
+    async def change(self, request: AskSet) -> Changed:
+        """Raises UsageError; nothing has changed then."""
+        key, new = request.key, request.value
+        setter = self._setters.get(key)
+        if setter is None:
+            raise UsageError(
+                f"{key!r} cannot be set while an instance is up",
+                remedy=f"one of {', '.join(self._setters)}",
+            )
+        old = getattr(self._config, key)
+        if key == "pool_limit_bytes" and old is None:
+            old = self._store.segments.ram.limit * SEGMENT_BYTES
+        await ask(self._lane, functools.partial(setter, new))
+        _log.info("%s is %s now, and was %s", key, new, old)
+        return Changed(old, new)
+
+    def _keep(self, key: str, value: Value) -> None:
+        setattr(self._config, key, value)
+        self._session.keep_config(encode(self._config))
+
+    # Each on the lane.
+
+    def _pool_limit(self, value: Value) -> None:
+        ram = self._store.segments.ram
+        if value != "auto":
+            if type(value) is not int:
+                raise _wrong("pool_limit_bytes", value, "a number of bytes or 'auto'")
+            segments = check_pool_limit(value)
+            if segments > ram.slot_count:
+                most = format_size(ram.slot_count * SEGMENT_BYTES)
+                raise UsageError(
+                    f"a pool limit of {format_size(value)} is above {most}, for which there are "
+                    "tables since the start",
+                    remedy=f"{most} or less; on --pool-limit auto has room for any",
+                )
+            ram.limit = segments
+            ram.cool()
+        self._keep("pool_limit_bytes", value)
+        # There may be something to write to a tier, or room for a store that waits.
+        self._tiering.pump()
+        self._lane.serve_parked()
+
+    def _same_filled(self, value: Value) -> None:
+        if value not in SAME_FILLED:
+            raise _wrong("same_filled", value, f"one of {', '.join(SAME_FILLED)}")
+        self._store.same_filled = SameFilled(str(value))
+        self._keep("same_filled", value)
+
+    def _recompress(self, value: Value) -> None:
+        if type(value) is not bool:
+            raise _wrong("recompress", value, "true or false")
+        self._keep("recompress", value)
+
+    def _write_budget(self, value: Value) -> None:
+        if value is not None and (type(value) is not int or value <= 0):
+            raise _wrong("write_budget_bytes_per_day", value, "a number of bytes above 0, or null")
+        tiering = self._tiering
+        if value is None:
+            tiering.budget = None
+        elif tiering.budget:
+            tiering.budget.bytes_per_day = value  # what was written in this window counts
+        else:
+            tiering.budget = Budget(value, 0, 0)
+        tiering.budget_spent = False  # until the next write finds out
+        tiering.save_superblocks()
+        tiering.pump()
+        self._keep("write_budget_bytes_per_day", value)
+
+
+def _wrong(key: str, value: Value, rule: str) -> UsageError:
+    return UsageError(f"{key} cannot be {value!r}: it is {rule}", remedy="vswapctl set --help")
