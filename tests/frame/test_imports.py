@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "fuse": {"core", "format"},
     "host": {"core", "format"},
     "backing": {"format"},
-    "ctl": {"format", "core.stats"},
+    "hibernate": {"backing", "format", "host"},
+    "ctl": {"format", "core.stats", "hibernate"},
     "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}

@@ -1,0 +1,66 @@
+"""Resumes: verifies an image in full, marks it used, and becomes the machine that it is of.
+
+Owns the order of the steps. Always holds: the image that it refuses, or takes, is marked before
+anything else happens, so that it is never resumed twice, nor after the machine has gone on without
+it. Runs in an initramfs: before any file system is mounted.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from vswapfs.backing.api import Backing
+from vswapfs.errors import HostError, ImageFormatError
+from vswapfs.format.image import State, Step
+from vswapfs.hibernate import area, tiers
+from vswapfs.hibernate.reader import ImageReader, NoImageError, mark_refused
+from vswapfs.hibernate.snapshot import Snapshot, page_views
+from vswapfs.units import format_size
+
+Show = Callable[[str], None]
+
+
+def kernel_name() -> str:
+    """What two kernels must have in common for one to take the other's image."""
+    name = os.uname()
+    return f"{name.release} {name.version} {name.machine}"
+
+
+def resume(path: str, show: Show) -> None:
+    """Returns never; raises NoImageError when there is nothing to do, and VswapError."""
+    with area.opened(path) as backing:
+        reader = verified(backing, kernel_name(), show)
+        show("restore")
+        with Snapshot.opened(to_restore=True) as snapshot:
+            try:
+                for chunk in reader.chunks():
+                    snapshot.write(page_views(memoryview(chunk)))
+            except OSError as error:
+                raise HostError(
+                    "load the image",
+                    f"{error.strerror or error}: the kernel does not take it",
+                    remedy="the machine must have the memory it had; this boot goes on without it",
+                ) from None
+            snapshot.freeze()
+            snapshot.restore()
+
+
+def verified(backing: Backing, kernel: str, show: Show) -> ImageReader:
+    """An image of which every checksum holds, marked used. Raises NoImageError, and
+    ImageFormatError for one that is refused: it is marked, too."""
+    try:
+        reader = ImageReader(backing)
+        reader.check_state(kernel)
+        begin = time.monotonic_ns()
+        show(f"verify an image of {format_size(reader.header.image_bytes)}")
+        tiers.compare(reader.verify())
+        times_us = list(reader.header.times_us)
+        times_us[Step.VERIFY] = (time.monotonic_ns() - begin) // 1000
+    except NoImageError:
+        raise
+    except ImageFormatError:
+        mark_refused(backing, int(time.time()))
+        raise
+    show(f"all is as it was written ({times_us[Step.VERIFY] / 1e6:.2f} s)")
+    reader.mark(State.USED, tuple(times_us))
+    return reader
