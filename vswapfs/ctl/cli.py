@@ -16,6 +16,7 @@ from vswapfs.core import stats as fields
 from vswapfs.ctl import (
     client,
     descriptors,
+    hibernate,
     instances,
     launch,
     log,
@@ -284,7 +285,16 @@ def check(name: str | None) -> None:
         sys.exit(1)
 
 
-for _command in (log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub):
+for _command in (
+    log.log,
+    tier.tier,
+    writeback.writeback,
+    writeback.drain,
+    scrub.lost,
+    scrub.scrub,
+    hibernate.hibernate,
+    hibernate.resume,
+):
     cli.add_command(_command)
 
 
