@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from vswapfs.backing.api import Backing
-from vswapfs.errors import HostError, ImageFormatError
+from vswapfs.errors import ImageFormatError
 from vswapfs.format.image import State, Step
 from vswapfs.hibernate import area, tiers
 from vswapfs.hibernate.reader import ImageReader, NoImageError, mark_refused
@@ -32,15 +32,8 @@ def resume(path: str, show: Show) -> None:
         reader = verified(backing, kernel_name(), show)
         show("restore")
         with Snapshot.opened(to_restore=True) as snapshot:
-            try:
-                for chunk in reader.chunks():
-                    snapshot.write(page_views(memoryview(chunk)))
-            except OSError as error:
-                raise HostError(
-                    "load the image",
-                    f"{error.strerror or error}: the kernel does not take it",
-                    remedy="the machine must have the memory it had; this boot goes on without it",
-                ) from None
+            for chunk in reader.chunks():
+                snapshot.write(page_views(memoryview(chunk)))
             snapshot.freeze()
             snapshot.restore()
 

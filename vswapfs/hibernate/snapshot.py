@@ -142,9 +142,12 @@ class Snapshot:
 
     def read_into(self, pages: Sequence[memoryview]) -> int:
         """Fill pages, at most 1024 and each of 4096 bytes, with what comes next; bytes read, less
-        than asked for only at the end. Raises OSError."""
-        # The kernel gives one page a call, but goes through all buffers of a readv.
-        return os.readv(self._fd, pages)
+        than asked for only at the end. Raises HostError."""
+        try:
+            # The kernel gives one page a call, but goes through all buffers of a readv.
+            return os.readv(self._fd, pages)
+        except OSError as error:
+            raise HostError("read the image", _text(error)) from None
 
     def free(self) -> None:
         self._do("free the image", _FREE)
@@ -152,10 +155,15 @@ class Snapshot:
     # -- restoring -----------------------------------------------------------------------------
 
     def write(self, pages: Sequence[memoryview]) -> None:
-        """The next pages of an image. Raises OSError: EPERM for one of another kernel."""
-        count = os.writev(self._fd, pages)
+        """The next pages of an image. Raises HostError, and nothing was restored."""
+        remedy = "the machine must have the memory it had; this boot goes on without the image"
+        try:
+            count = os.writev(self._fd, pages)
+        except OSError as error:
+            reason = f"the kernel does not take it: {_text(error)}"
+            raise HostError("load the image", reason, remedy=remedy) from None
         if count != sum(map(len, pages)):
-            raise OSError(errno.EIO, f"the kernel took {count} bytes of {sum(map(len, pages))}")
+            raise HostError("load the image", f"the kernel took only {count} bytes", remedy=remedy)
 
     def restore(self) -> None:
         """Become the machine of the image. Returns never, or raises HostError."""
