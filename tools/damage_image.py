@@ -71,22 +71,23 @@ def inject(path: str, place: str, seed: int) -> None:
                 write_header(backing, replace(reader.header, kernel="another one"))
                 click.echo(f"{path}: made by another kernel")
                 return
-            at, bit = _place(backing, reader.header, place, random.Random(f"{seed}/{place}"))
+            at, bit = choose(backing, reader.header, place, random.Random(f"{seed}/{place}"))
             _flip(backing, at, bit)
     except VswapError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{path}: bit {bit} of byte {at} flipped ({place})")
 
 
-def _place(backing: Backing, header: Header, place: str, rng: random.Random) -> tuple[int, int]:
-    chunks = _chunks(backing, header)
-    chunk = {"first": 0, "middle": len(chunks) // 2, "last": -1}.get(place)
+def choose(backing: Backing, header: Header, place: str, rng: random.Random) -> tuple[int, int]:
+    """A byte of the area at a place, and a bit of it."""
     if place == "header":
         at = rng.randrange(len(MAGIC), HEADER_BYTES)
-    elif chunk is not None:
-        at = chunks[chunk].offset + rng.randrange(chunks[chunk].stored_bytes)
-    else:
+    elif place == "index":
         at = header.index_offset + rng.randrange(header.index_bytes)
+    else:
+        chunks = _chunks(backing, header)
+        chunk = chunks[{"first": 0, "middle": len(chunks) // 2, "last": -1}[place]]
+        at = chunk.offset + rng.randrange(chunk.stored_bytes)
     return at, rng.randrange(8)
 
 
