@@ -59,5 +59,6 @@ def test_what_the_hook_takes_is_enough(tree: Path) -> None:
 def test_the_script_never_stops_the_boot(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("IMAGE=/dev/none\nPYTHON=/bin/false\nPYTHONPATH=\n")
     script = (SCRIPTS / "local-premount").read_text().replace("/conf/vswapfs", f"{tmp_path}/conf")
+    script = script.replace("sleep 1", "true")
     assert run("sh", "-c", script).returncode == 0
     assert run("sh", "-c", (SCRIPTS / "local-premount").read_text(), "x", "prereqs").stdout == ""
