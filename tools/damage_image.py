@@ -1,13 +1,16 @@
 """Damage to hibernation images: one bit at a named place, and what of many cases is noticed.
 
-Owns the commands `image inject` and `image run`. The image of a run is made in memory, without a
-kernel, by the code that writes them; CRC32 is that of the kernel's own image: one over all pages.
+Owns the commands `image inject`, `image run` and `image cost`. The images of the last two are made
+in memory, without a kernel, by the code that writes them; CRC32 is that of the kernel's own image:
+one over all pages.
 """
 
 import mmap
 import random
+import statistics
 import struct
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ import click
 from lz4.block import LZ4BlockError, decompress
 from rich.console import Console
 from rich.table import Table
+from xxhash import xxh3_128_digest
 
 from vswapfs.backing.api import Backing
 from vswapfs.backing.memory import MemoryBacking
@@ -30,6 +34,7 @@ from vswapfs.format.image import (
     Chunk,
     Header,
     State,
+    Step,
     blocks_bytes,
     chunks_in,
 )
@@ -141,9 +146,12 @@ class Image:
     chunks: list[Chunk]
 
 
-def _make(backing: MemoryBacking, uuid: bytes, rng: random.Random) -> Image:
+def _memory(chunks: int, rng: random.Random) -> bytes:
     pages = _pages(rng)
-    data = b"".join(next(pages) for _ in range(_IMAGE_CHUNKS * CHUNK_BYTES // PAGE_BYTES))
+    return b"".join(next(pages) for _ in range(chunks * CHUNK_BYTES // PAGE_BYTES))
+
+
+def _make(backing: MemoryBacking, uuid: bytes, data: bytes) -> Image:
     set_aside(backing, uuid, 1)
     left = memoryview(data)
 
@@ -164,8 +172,8 @@ class Lab:
     def __init__(self, seed: int) -> None:
         rng = random.Random(seed)
         backing = MemoryBacking((_IMAGE_CHUNKS + 2) * CHUNK_BYTES)
-        self._older = _make(backing, b"1" * 16, rng).area
-        self._image = _make(backing, b"2" * 16, rng)
+        self._older = _make(backing, b"1" * 16, _memory(_IMAGE_CHUNKS, rng)).area
+        self._image = _make(backing, b"2" * 16, _memory(_IMAGE_CHUNKS, rng))
         self._crc32 = zlib.crc32(self._image.pages)
 
     def case(self, kind: str, rng: random.Random) -> Counter[str]:
@@ -258,3 +266,40 @@ def run(cases: int, seed: int) -> None:
         table.add_row(kind, *cells)
     Console().print(table)
     sys.exit(1 if total["undetected"] else 0)
+
+
+# -- cost -------------------------------------------------------------------------------------
+
+
+@image.command()
+@click.option("--size", "size_mib", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+def cost(size_mib: int, rounds: int) -> None:
+    """What it takes to write and to verify an image of so many MiB, in memory; medians."""
+    data = _memory(size_mib, random.Random(1))
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        made = _make(MemoryBacking((size_mib + 2) * CHUNK_BYTES), b"1" * 16, data)
+        for step in (Step.COMPRESS, Step.CHECKSUM):
+            taken.setdefault(step.name.lower(), []).append(made.header.times_us[step] / 1e6)
+        backing = MemoryBacking(len(made.area))
+        backing.write(0, memoryview(bytearray(made.area)))
+        for name, job in (
+            ("verify: read, decompress, compare", ImageReader(backing).verify),
+            ("of it xxh3-128", lambda: [xxh3_128_digest(part) for part in _chunks_of(data)]),
+            ("CRC32 instead (zlib)", lambda: zlib.crc32(data)),
+        ):
+            begin_s = time.perf_counter()
+            job()
+            taken.setdefault(name, []).append(time.perf_counter() - begin_s)
+    share = made.header.stored_bytes / len(data)
+    table = Table("step", "seconds", "MiB/s", title=f"{size_mib} MiB, stored in {share:.1%} of it")
+    for name, seconds in taken.items():
+        median_s = statistics.median(seconds)
+        table.add_row(name, f"{median_s:.3f}", f"{size_mib / median_s:.0f}")
+    Console().print(table)
+
+
+def _chunks_of(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    return (view[at : at + CHUNK_BYTES] for at in range(0, len(view), CHUNK_BYTES))
