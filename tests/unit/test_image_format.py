@@ -2,8 +2,9 @@
 
 import mmap
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from xxhash import xxh3_128_digest
@@ -82,14 +83,14 @@ def resumed(made: Made) -> bytes:
     return b"".join(bytes(chunk) for chunk in reader.chunks())
 
 
-def refusal(made: Made, kernel: str = KERNEL) -> str:
+def refusal(made: Made, kernel: str = KERNEL, mounted: Sequence[str] = ()) -> str:
     """The error of a resume, after which the image cannot be resumed any more."""
     with pytest.raises(ImageFormatError) as caught:
-        resume.verified(made.backing, kernel, lambda _text: None)
+        resume.verified(made.backing, kernel, mounted, lambda _text: None)
     if image.is_image(made.read(0, HEADER_BYTES)):
         assert ImageReader(made.backing).header.state in (State.DAMAGED, State.USED)
     with pytest.raises(ImageFormatError):
-        resume.verified(made.backing, KERNEL, lambda _text: None)
+        resume.verified(made.backing, KERNEL, [], lambda _text: None)
     return caught.value.message
 
 
@@ -107,7 +108,7 @@ def test_what_was_written_is_read(made: Made) -> None:
 
 def test_an_image_is_resumed_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiers, "compare", lambda tiers: None)
-    reader = resume.verified(made.backing, KERNEL, lambda _text: None)
+    reader = resume.verified(made.backing, KERNEL, [], lambda _text: None)
     assert b"".join(bytes(chunk) for chunk in reader.chunks()) == made.data
     found = ImageReader(made.backing).header
     assert found.state is State.USED
@@ -173,7 +174,7 @@ def test_a_lost_magic_is_no_image_and_is_left_alone(made: Made) -> None:
     made.flip(3)
     before = bytes(made.backing._data)
     with pytest.raises(NoImageError, match="byte 0"):
-        resume.verified(made.backing, KERNEL, lambda _text: None)
+        resume.verified(made.backing, KERNEL, [], lambda _text: None)
     assert not mark_refused(made.backing, 2)
     assert bytes(made.backing._data) == before
 
@@ -201,6 +202,17 @@ def test_an_image_of_another_kernel(made: Made) -> None:
     assert f"another kernel: {KERNEL}; this is 6.12.0" in text
 
 
+def test_a_file_system_that_is_mounted_already(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,data=ordered\n"
+        "23 22 0:5 / /proc rw - proc proc rw\n"
+        "24 22 8:2 / /home rw - xfs /dev/sda2 rw,attr2\n"
+    )
+    mounted = resume.mounted_for_writing(str(tmp_path / "mountinfo"))
+    assert mounted == ["/dev/sda2"]
+    assert "/dev/sda2 is mounted for writing" in refusal(made, mounted=mounted)
+
+
 def test_another_version_is_told_from_damage(made: Made) -> None:
     covered = bytearray(made.header.pack()[: HEADER_BYTES - 16])
     covered[8] = 2
@@ -211,7 +223,7 @@ def test_another_version_is_told_from_damage(made: Made) -> None:
 def test_no_image_is_no_reason_to_mark_anything(made: Made) -> None:
     set_aside(made.backing, UUID, 3)
     with pytest.raises(NoImageError, match="set aside"):
-        resume.verified(made.backing, KERNEL, lambda _text: None)
+        resume.verified(made.backing, KERNEL, [], lambda _text: None)
     assert ImageReader(made.backing).header.state is State.EMPTY
 
 

@@ -67,9 +67,8 @@ def resume(path: str) -> None:
     """Verify a hibernation image and go on where it was made; for an initramfs.
 
     Every checksum is compared before anything is restored. An image that is not right is marked
-    and refused, as is one that was used. Never run this with a file system mounted that was
-    mounted at the hibernation: it would be destroyed. Ends with exit code 7 if there is no image
-    that can be resumed.
+    and refused, as is one that was used, and any while a file system is mounted for writing: it
+    would be destroyed. Ends with exit code 7 if there is no image that can be resumed.
 
     \b
     Example:

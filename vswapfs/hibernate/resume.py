@@ -7,7 +7,7 @@ it. Runs in an initramfs: before any file system is mounted.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vswapfs.backing.api import Backing
 from vswapfs.errors import ImageFormatError
@@ -29,7 +29,7 @@ def kernel_name() -> str:
 def resume(path: str, show: Show) -> None:
     """Returns never; raises NoImageError when there is nothing to do, and VswapError."""
     with area.opened(path) as backing:
-        reader = verified(backing, kernel_name(), show)
+        reader = verified(backing, kernel_name(), mounted_for_writing(), show)
         show("restore")
         with Snapshot.opened(to_restore=True) as snapshot:
             for chunk in reader.chunks():
@@ -38,12 +38,29 @@ def resume(path: str, show: Show) -> None:
             snapshot.restore()
 
 
-def verified(backing: Backing, kernel: str, show: Show) -> ImageReader:
+def mounted_for_writing(mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+    """Devices with a file system that may have been written since the snapshot."""
+    found = []
+    with open(mountinfo) as lines:  # noqa: PTH123
+        for line in lines:
+            _kind, device, options = line.rstrip("\n").partition(" - ")[2].split(" ", 2)
+            if device.startswith("/dev/") and "rw" in options.split(","):
+                found.append(device)
+    return found
+
+
+def verified(backing: Backing, kernel: str, mounted: Sequence[str], show: Show) -> ImageReader:
     """An image of which every checksum holds, marked used. Raises NoImageError, and
     ImageFormatError for one that is refused: it is marked, too."""
     try:
         reader = ImageReader(backing)
         reader.check_state(kernel)
+        if mounted:
+            raise ImageFormatError(
+                f"{mounted[0]} is mounted for writing: the machine of the image knows it as it was "
+                "before, and would destroy it",
+                remedy="resume before file systems are mounted (docs/hibernation.md)",
+            )
         begin = time.monotonic_ns()
         show(f"verify an image of {format_size(reader.header.image_bytes)}")
         tiers.compare(reader.verify())
