@@ -162,6 +162,18 @@ def test_after_any_failure_all_go_on(
     assert ImageReader(backing).header.state in (State.EMPTY, State.USED)
 
 
+def test_busy_swap_is_told_what_to_do(
+    backing: MemoryBacking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails: Failures = {"freeze": [BusyError("freeze the tasks", "busy")] * 3}
+    _kernel, said, error = hibernate(monkeypatch, fails)
+    assert error is not None
+    assert "in other cgroups" in error.remedy
+    assert [text for text in said if "once more" in text] == [
+        "freeze the tasks: busy: once more"
+    ] * 2
+
+
 def test_no_power_off_no_image(backing: MemoryBacking, monkeypatch: pytest.MonkeyPatch) -> None:
     def power_off() -> None:
         assert ImageReader(backing).header.state is State.READY

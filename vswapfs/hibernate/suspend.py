@@ -34,6 +34,11 @@ _IDLE_S: Final = 0.1
 _POLL_S: Final = 0.01
 _POWER_OFF: Final = 0x4321FEDC
 
+_BUSY_REMEDY: Final = (
+    "run this, and the instance, in other cgroups (cgroup v2) than what swaps: that is put to rest "
+    "first then; or try again when less is swapped"
+)
+
 Show = Callable[[str], None]
 
 
@@ -86,6 +91,7 @@ def _try(attempt: "_Attempt", show: Show) -> Header:
             show("the kernel found no memory for the image: once more, with more room")
         except BusyError as error:
             if not left:
+                error.remedy = _BUSY_REMEDY
                 raise
             show(f"{error.message}: once more")
     raise AssertionError
@@ -200,7 +206,6 @@ def _await_idle(device: str) -> None:
     raise BusyError(
         f"wait for {device}",
         f"pages still come and go after {_IDLE_TIMEOUT_S:g} s",
-        remedy="put what swaps into a cgroup of its own (cgroup v2), and it is put to rest first",
     )
 
 
