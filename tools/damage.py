@@ -17,6 +17,7 @@ from typing import Final
 import click
 import msgspec
 from damage_cost import measure
+from damage_image import image as image_commands
 from damage_kinds import (
     KINDS,
     SEGMENT_BYTES,
@@ -61,7 +62,10 @@ progress_console = Console(stderr=True)
 
 @click.group()
 def main() -> None:
-    """Damage tiers on purpose and count what is noticed."""
+    """Damage tiers and images on purpose and count what is noticed."""
+
+
+main.add_command(image_commands)
 
 
 @contextmanager

@@ -72,6 +72,14 @@ class RecordingError(VswapError):
     exit_code = 6
 
 
+class ImageFormatError(VswapError):
+    """There is no hibernation image that may be resumed: none, another version, another kernel's,
+    used, or damaged. Nothing of it was restored."""
+
+    errno = errno.EINVAL
+    exit_code = 7
+
+
 class PoolFullError(VswapError):
     """A store found no room below the pool limit. The page's earlier contents are still there;
     loads, discards and stores of filled pages go on."""

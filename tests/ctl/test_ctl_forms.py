@@ -136,3 +136,10 @@ def test_on_refuses(
     assert result.exit_code == 2
     assert said in result.stderr
     assert not configs
+
+
+def test_an_image_area_is_path_and_size() -> None:
+    assert forms.parse_image("/dev/sda3:8G") == ("/dev/sda3", 8 << 30)
+    for text in ("/dev/sda3", "/dev/sda3:", ":8G", "/dev/sda3:0"):
+        with pytest.raises(UsageError, match=r"is not an image area|too small"):
+            forms.parse_image(text)

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "fuse": {"core", "format"},
     "host": {"core", "format"},
     "backing": {"format"},
-    "ctl": {"format", "core.descriptor", "core.stats"},
+    "hibernate": {"backing", "format", "host"},
+    "ctl": {"format", "core.descriptor", "core.stats", "hibernate"},
     "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}

@@ -61,7 +61,7 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
         )
     step = f"open tier {path}"
     # Before the path is touched: to ask for a file of our own mount would be to wait for ourselves.
-    if user := _used_as_swap_or_loop(path):
+    if user := used_as_swap_or_loop(path):
         raise HostError(step, f"it is in use: {user}")
     try:
         return _open(step, path, size_bytes, overwrite, owner)
@@ -145,7 +145,7 @@ def _open(step: str, path: str, size_bytes: int, overwrite: bool, owner: str) ->
         mine = previous is not None and previous.name == owner
         if is_device:
             _refuse_size(step, fd, size_bytes)
-        if not overwrite and not mine and (found := _find_contents(path, fd, previous)):
+        if not overwrite and not mine and (found := find_contents(path, fd, previous)):
             raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
     except BaseException:
         os.close(fd)
@@ -179,7 +179,7 @@ def _superblock(fd: int) -> Superblock | None:
         return None
 
 
-def _find_contents(path: str, fd: int, tier: Superblock | None) -> str | None:
+def find_contents(path: str, fd: int, tier: Superblock | None) -> str | None:
     """What someone may still want of it, in words; None if it looks empty."""
     if tier:
         return f"a tier of the instance {tier.name}, {tier.uuid.hex()}"
@@ -221,7 +221,7 @@ def _signature(path: str) -> str | None:
     return f"{kind} named {label}" if label else kind
 
 
-def _used_as_swap_or_loop(path: str) -> str | None:
+def used_as_swap_or_loop(path: str) -> str | None:
     """By whom, told by name only."""
     real = os.path.realpath(path)
     for line in Path("/proc/swaps").read_text().splitlines()[1:]:

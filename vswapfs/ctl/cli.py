@@ -19,6 +19,7 @@ from vswapfs.ctl import (
     config_file,
     descriptors,
     feed,
+    hibernate,
     instances,
     launch,
     log,
@@ -339,7 +340,7 @@ def check(name: str | None) -> None:
 for _command in (
     log.log, tier.tier, writeback.writeback, writeback.drain, scrub.lost, scrub.scrub,
     top.top, top.record, top.replay, picture.map_command, settings.set_command, trace.trace,
-    owners.owners, reconcile.reconcile,
+    owners.owners, reconcile.reconcile, hibernate.hibernate, hibernate.resume,
 ):  # fmt: skip
     cli.add_command(_command)
 

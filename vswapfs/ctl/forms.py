@@ -17,22 +17,34 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _TIER_RULE: Final = "a tier is PATH:SIZE, what follows the last colon being the size"
 _TIER_REMEDY: Final = "write for example /dev/sdb1:32G or /var/swap.tier:32G"
+_IMAGE_RULE: Final = "an image area is PATH:SIZE, what follows the last colon being the size"
+_IMAGE_REMEDY: Final = "write for example /dev/sda3:8G"
 _BUDGET_RULE: Final = "a write budget is SIZE/day"
 _BUDGET_REMEDY: Final = "write for example 20G/day"
 
 
 def parse_tier(text: str, *, overwrite: bool = False) -> TierConfig:
     """Read ``PATH:SIZE``. Raises UsageError."""
+    path, size_bytes = _path_and_size(text, "a tier", _TIER_RULE, _TIER_REMEDY)
+    return TierConfig(path, size_bytes, overwrite)
+
+
+def parse_image(text: str) -> tuple[str, int]:
+    """Read ``PATH:SIZE`` of an image area; path and bytes. Raises UsageError."""
+    return _path_and_size(text, "an image area", _IMAGE_RULE, _IMAGE_REMEDY)
+
+
+def _path_and_size(text: str, what: str, rule: str, remedy: str) -> tuple[str, int]:
     path, _, size = text.rpartition(":")
     if not path:
-        raise UsageError(f"{text!r} is not a tier: {_TIER_RULE}", remedy=_TIER_REMEDY)
+        raise UsageError(f"{text!r} is not {what}: {rule}", remedy=remedy)
     try:
         size_bytes = parse_amount_bytes(size)
     except UsageError as error:
         raise UsageError(
-            f"{text!r} is not a tier: {_TIER_RULE}; {error.message}", remedy=_TIER_REMEDY
+            f"{text!r} is not {what}: {rule}; {error.message}", remedy=remedy
         ) from None
-    return TierConfig(absolute(path), size_bytes, overwrite)
+    return absolute(path), size_bytes
 
 
 def absolute(path: str) -> str:
