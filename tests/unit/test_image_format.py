@@ -160,6 +160,17 @@ def test_any_flipped_bit_of_what_is_used_is_refused(made: Made) -> None:
         refusal(made)
 
 
+def test_a_flip_that_decompresses_to_the_same_bytes_is_refused(made: Made) -> None:
+    """In a chunk that repeats itself an LZ4 match may as well copy from elsewhere."""
+    chunk = made.chunks[2]
+    assert chunk.stored_bytes < 8192
+    before = bytes(made.backing._data)
+    for offset in range(chunk.offset, chunk.offset + chunk.stored_bytes, 37):
+        made.backing._data[:] = before
+        made.flip(offset)
+        assert "chunk 2, bytes" in refusal(made)
+
+
 def test_chunks_exchanged(made: Made) -> None:
     """Each whole, both where the other one has to be."""
     first, second = made.chunks[0], made.chunks[3]

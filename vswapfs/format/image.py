@@ -13,8 +13,8 @@ written last.
          0     8  magic                              0     4  stored_bytes
          8     4  version                            4     4  codec (record.py: raw or LZ4)
         12     4  state                              8    16  checksum: xxh3-128 of the chunk as it
-        16    16  uuid                                        was before compression
-        32     8  created_unix_s
+        16    16  uuid                                        was before compression, and behind
+        32     8  created_unix_s                              that as it is stored
         40     8  area_bytes                    entry of a tier
         48     8  image_bytes                   offset  size  field
         56     8  stored_bytes                       0    16  uuid
@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from xxhash import xxh3_128_digest
+from xxhash import xxh3_128, xxh3_128_digest
 
 from vswapfs.errors import ImageFormatError
 from vswapfs.format.record import CODEC_NAMES
@@ -244,6 +244,14 @@ def check_sum(
             f"{what}, bytes {offset} to {offset + len(data) - 1}: damaged: checksum {found.hex()}, "
             f"not {expected.hex()}"
         )
+
+
+def chunk_checksum(data: bytes | memoryview, stored: bytes | memoryview) -> bytes:
+    """Of a chunk before compression and as it is stored. Both: the first covers the compressor, and
+    without the second a flipped bit that decompresses to the same bytes would go unnoticed."""
+    digest = xxh3_128(data)
+    digest.update(stored)
+    return digest.digest()
 
 
 def blocks_bytes(stored_bytes: int) -> int:

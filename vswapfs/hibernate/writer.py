@@ -26,6 +26,7 @@ from vswapfs.format.image import (
     Step,
     TierFound,
     blocks_bytes,
+    chunk_checksum,
 )
 from vswapfs.format.record import CODEC_LZ4, CODEC_RAW
 from vswapfs.units import format_size
@@ -55,7 +56,7 @@ class ImageWriter:
         for _ in range(4):  # until the allocator keeps blocks of this size
             packed = compress(self.chunk, store_size=False)
             self._out[: len(packed)] = packed
-            xxh3_128_digest(self.chunk)
+            chunk_checksum(self.chunk, packed)
 
     def write(self, fill: Fill, header: Header, tiers: Sequence[TierFound]) -> Header:
         """Write a whole image, and return its header, which is in the area then.
@@ -74,10 +75,11 @@ class ImageWriter:
             packed = compress(chunk, store_size=False)
             codec = CODEC_LZ4 if len(packed) < _RAW_FROM_BYTES else CODEC_RAW
             begin = self._clock(Step.COMPRESS, begin)
-            index.add(len(packed if codec == CODEC_LZ4 else chunk), codec, xxh3_128_digest(chunk))
+            stored = packed if codec == CODEC_LZ4 else chunk
+            index.add(len(stored), codec, chunk_checksum(chunk, stored))
             begin = self._clock(Step.CHECKSUM, begin)
             image_bytes += length
-            written = self._write(offset, packed if codec == CODEC_LZ4 else chunk, image_bytes)
+            written = self._write(offset, stored, image_bytes)
             stored_bytes += written
             offset += blocks_bytes(written)
             self._clock(Step.WRITE, begin)
