@@ -1,4 +1,4 @@
-"""Writes docs/man and share/completions from the code: .venv/bin/python tools/manual.py
+"""Writes docs/man and vswapfs/ctl/completions from the code: .venv/bin/python tools/manual.py
 
 Owns the form of the pages: what they say is the help of the commands, the options and the first
 lines of the modules that own a format. tests/frame/test_manual.py fails when a file is out of date.
@@ -23,7 +23,7 @@ from vswapfs.format import instance, record, tier
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MAN: Final = ROOT / "docs/man"
-COMPLETIONS: Final = ROOT / "share/completions"
+COMPLETIONS: Final = ROOT / "vswapfs/ctl/completions"
 SHELLS: Final = {
     "bash/{}": BashComplete,
     "zsh/_{}": ZshComplete,

@@ -29,7 +29,7 @@ def test_the_package_installs_everything() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         data = tomllib.load(file)["tool"]["setuptools"]["data-files"]
     installed = {source for sources in data.values() for source in sources}
-    files = {*manual.written(), *(ROOT / "share/systemd").iterdir()}
+    files = {*manual.written(), *(ROOT / "vswapfs/ctl/systemd").iterdir()}
     assert installed == {str(path.relative_to(ROOT)) for path in files}
 
 
@@ -45,7 +45,7 @@ def test_pages_are_clean_troff(page: Path) -> None:
 def test_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     if run("which", "systemd-analyze").returncode:
         missing("no systemd-analyze")
-    text = (ROOT / "share/systemd/vswapfs@.service").read_text()
+    text = (ROOT / "vswapfs/ctl/systemd/vswapfs@.service").read_text()
     unit = tmp_path / "vswapfs@.service"
     unit.write_text(re.sub(r"(?m)(=-?)vswapctl", r"\1/bin/true", text))
     result = run("systemd-analyze", "verify", "--man=no", unit)
