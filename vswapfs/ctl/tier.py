@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from vswapfs.ctl import client, forms, instances, progress, render
-from vswapfs.ctl.options import RootGroup, json_option, name_argument
+from vswapfs.ctl.options import RootGroup, json_option, name_argument, split_name
 from vswapfs.format.message import (
     AskTierAdd,
     AskTierRemove,
@@ -110,7 +110,7 @@ def add(words: tuple[str, ...], overwrite: bool) -> None:
     Example:
       vswapctl tier add vswap0 /dev/disk/by-id/nvme-X-part3:32G
     """
-    name, word = _split(words, "a PATH:SIZE")
+    name, word = split_name(words, "a PATH:SIZE")
     config = forms.parse_tier(word, overwrite=overwrite)
     name = instances.choose(name)
     progress.follow(name, AskTierAdd(config), Done, f"adding {config.path}")
@@ -128,16 +128,9 @@ def remove(words: tuple[str, ...]) -> None:
     Example:
       vswapctl tier remove /dev/sdb1
     """
-    name, word = _split(words, "a PATH")
+    name, word = split_name(words, "a PATH")
     path = forms.absolute(word)
     name = instances.choose(name)
     _, reached = progress.follow(name, AskTierRemove(path), Done, f"moving off {path}")
     moved = f"moved {reached}" if reached.done_bytes else "nothing had to be moved"
     click.echo(f"{path} is no tier of {name} any more: {moved}")
-
-
-def _split(words: tuple[str, ...], what: str) -> tuple[str | None, str]:
-    """NAME, if there are two words, and the other one."""
-    if len(words) > 2:
-        raise click.UsageError(f"give {what}, and before it at most a NAME")
-    return (words[0] if len(words) == 2 else None), words[-1]

@@ -18,7 +18,7 @@ import msgspec
 
 from vswapfs.core import stats as fields
 from vswapfs.ctl import client, feed, instances
-from vswapfs.ctl.options import RootCommand, json_option, name_argument
+from vswapfs.ctl.options import RootCommand, json_option, name_argument, split_name
 from vswapfs.errors import HostError, UsageError
 from vswapfs.format import recording
 from vswapfs.format.message import Sample
@@ -71,13 +71,12 @@ def record(words: tuple[str, ...], interval_s: float, count: int | None) -> None
     Example:
       vswapctl record vswap0 /var/tmp/night.rec --interval 10
     """
-    if len(words) > 2:
-        raise click.UsageError("give a FILE, and before it at most a NAME")
-    name = instances.choose(words[0] if len(words) == 2 else None)
+    name, path = split_name(words, "a FILE")
+    name = instances.choose(name)
     sample = feed.ask_sample(name)
-    with _new_file(words[-1]) as file:
+    with _new_file(path) as file:
         written = _record(name, sample, file, interval_s, count)
-    click.echo(f"{written} samples are in {words[-1]}", err=True)
+    click.echo(f"{written} samples are in {path}", err=True)
 
 
 @click.command(cls=RootCommand)
