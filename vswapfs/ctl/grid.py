@@ -114,8 +114,13 @@ def pages(found: Table, by: str, cells_max: int) -> list[Grid]:
     return [_grid(f"pages by {by}", "slots", PAGE_BYTES, 0, slots, kinds, cells_max)]
 
 
+def _without_record(found: Table) -> bytearray:
+    """1 for markers, which have no record; 0 for all else."""
+    return found.states.translate(bytes([0, 1, 1, *[0] * 253]))
+
+
 def _by_ratio(found: Table) -> bytes:
-    marker = found.states.translate(bytes([0, 1, 1, *[0] * 253]))
+    marker = _without_record(found)
     by_length = bytes(_ratio_kind(length) for length in range(RECORD_MAX_BYTES + 1))
     return bytes(
         by_length[length] if length else is_marker
@@ -129,7 +134,7 @@ def _ratio_kind(length_bytes: int) -> int:
 
 
 def _by_age(found: Table) -> bytes:
-    kinds = bytearray(found.states.translate(bytes([0, 1, 1, *[0] * 253])))
+    kinds = _without_record(found)
     by_segment = {
         number: 2 + bisect_right(_AGE_LIMITS_S, segment.age_s)
         for number, segment in found.segments.items()
@@ -151,7 +156,7 @@ def segments(found: Table, by: str, cells_max: int) -> list[Grid]:
     area = found.area
     grids = []
     for tier in (TierPlace(RAM, "RAM", area.ram_slot_count), *area.tiers):
-        here = [segment for segment in found.segments.values() if segment.tier == tier.number]
+        here = found.segments_on(tier.number).values()
         # A limit that was lowered may be below what is in use.
         slots = bytearray(max([tier.slot_count, *(segment.slot + 1 for segment in here)]))
         for segment in here:
@@ -178,7 +183,7 @@ def tiers(found: Table, cells_max: int) -> list[Grid]:
     area = found.area
     grids = []
     for tier in area.tiers:
-        here = {s.number: s for s in found.segments.values() if s.tier == tier.number}
+        here = found.segments_on(tier.number)
         kinds, live_bytes = _blocks(found, tier, here)
         fill_bytes = sum(segment.fill_bytes for segment in here.values())
         title = (

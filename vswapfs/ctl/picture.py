@@ -184,7 +184,7 @@ def _tier_object(found: Table) -> dict[str, Any]:
 
 
 def _slot_objects(found: Table, tier: int) -> list[dict[str, Any]]:
-    here = {s.number: s for s in found.segments.values() if s.tier == tier}
+    here = found.segments_on(tier)
     extents: dict[int, list[list[int]]] = {}
     for start, stop in sorted(grid.live_extents(found, here)):
         slot = start // found.area.segment_bytes - 1

@@ -83,15 +83,17 @@ class Table:
         chosen = self.states.translate(_only(state))
         return sum(compress(self.stored_bytes, chosen))
 
+    def segments_on(self, tier: int) -> dict[int, Segment]:
+        """The segments in RAM (0) or on a tier, by number."""
+        return {n: segment for n, segment in self.segments.items() if segment.tier == tier}
+
     def oldest_s(self, cluster: int) -> int | None:
         """How long ago the oldest segment with a page of the cluster was sealed; None of none."""
-        numbers = {word >> SEGMENT_SHIFT for word in self.words[cluster] if _is_stored(word)}
+        numbers = {
+            word >> SEGMENT_SHIFT for word in self.words[cluster] if word & KIND_MASK == STORED
+        }
         ages = [self.segments[number].age_s for number in numbers & self.segments.keys()]
         return max(ages, default=None)
-
-
-def _is_stored(word: int) -> bool:
-    return word & KIND_MASK == STORED
 
 
 def _only(state: int) -> bytes:
