@@ -121,11 +121,13 @@ class Inspector:
         await send(message.Done())
 
     async def stats(self) -> message.Stats:
+        return await self._stats(self._area()[1])
+
+    async def _stats(self, area: swap.SwapArea | None) -> message.Stats:
         found = await ask(self._lane, self._collect)
-        values = found.values
-        values |= self._succession.figures() | memory.figures()
-        if (area := self._area()[1]) is not None:
-            values["area.swap_used_bytes"] = area.used_bytes
+        found.values |= self._succession.figures() | memory.figures()
+        if area is not None:
+            found.values["area.swap_used_bytes"] = area.used_bytes
         return found
 
     def _collect(self) -> message.Stats:
@@ -157,18 +159,10 @@ class Inspector:
         return (devices[0], swap.active_areas().get(devices[0])) if devices else (None, None)
 
     async def sample(self, outcomes: list[hardening.Outcome]) -> message.Sample:
-        stats = await self.stats()
-        return message.Sample(time.time(), await self._status(stats, outcomes), stats)
-
-    async def status(self, outcomes: list[hardening.Outcome]) -> message.Status:
-        return await self._status(await self.stats(), outcomes)
-
-    async def _status(
-        self, stats: message.Stats, outcomes: list[hardening.Outcome]
-    ) -> message.Status:
-        values = stats.values
         device, area = self._area()
-        return message.Status(
+        stats = await self._stats(area)
+        values = stats.values
+        status = message.Status(
             name=self._config.name,
             pid=os.getpid(),
             version=__version__,
@@ -189,3 +183,7 @@ class Inspector:
             tiers=await ask(self._lane, self._tiering.status),
             **self._succession.status(),
         )
+        return message.Sample(time.time(), status, stats)
+
+    async def status(self, outcomes: list[hardening.Outcome]) -> message.Status:
+        return (await self.sample(outcomes)).status
