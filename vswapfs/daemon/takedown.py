@@ -5,6 +5,7 @@ same steps undo a finished `on`, one that failed or was killed half way, and wha
 left behind.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -62,10 +63,7 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
     if pid is None and not remains(name) and not Path(instance.directory(name)).is_dir():
         raise InstanceError(f"there is no instance {name}", remedy="vswapctl status lists them")
     if pid:
-        # The supervisor first, which would start others.
-        for each in sorted(lock.processes(name), key=lambda process: process != pid):
-            report(f"end process {each}")
-            _kill(name, each)
+        _end_processes(name, pid, report)
     with lock.hold(name):
         take_down_remains(name, report, force=force)
 
@@ -117,16 +115,23 @@ def _unmount(path: str, *, lazily: bool) -> None:
         time.sleep(0.02)
 
 
-def _kill(name: str, pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if pid not in lock.processes(name):
-            return  # its id is another's by now
+def _end_processes(name: str, supervisor: int, report: Report) -> None:
+    with contextlib.ExitStack() as stack:
+        pidfds = {}
+        for pid in lock.processes(name):
+            with contextlib.suppress(ProcessLookupError):
+                pidfds[pid] = os.pidfd_open(pid)
+                stack.callback(os.close, pidfds[pid])
+        # Looked at again, now that no id can become another's. The supervisor first, which would
+        # start others.
+        found = [pid for pid in lock.processes(name) if pid in pidfds]
+        for pid in sorted(found, key=lambda process: process != supervisor):
+            report(f"end process {pid}")
+            _kill(pid, pidfds[pid])
+
+
+def _kill(pid: int, pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not select.select([pidfd], [], [], _KILL_WAIT_S)[0]:
-            raise HostError(f"end process {pid}", "it does not end", remedy="see dmesg; try again")
-    finally:
-        os.close(pidfd)
+    if not select.select([pidfd], [], [], _KILL_WAIT_S)[0]:
+        raise HostError(f"end process {pid}", "it does not end", remedy="see dmesg; try again")
