@@ -93,17 +93,18 @@ class ImageReader:
 
     def _load(self, chunk: Chunk) -> memoryview | bytes:
         found = self._read(str(chunk), chunk.offset, blocks_bytes(chunk.stored_bytes))
-        data: memoryview | bytes = found[: chunk.stored_bytes]
+        stored = found[: chunk.stored_bytes]
+        data: memoryview | bytes = stored
         if chunk.codec == CODEC_LZ4:
             try:
-                data = decompress(data, uncompressed_size=chunk.image_bytes)
+                data = decompress(stored, uncompressed_size=chunk.image_bytes)
             except LZ4BlockError as error:
                 raise ImageFormatError(f"{chunk}: damaged: {error}") from None
         if len(data) != chunk.image_bytes:
             raise ImageFormatError(
                 f"{chunk}: damaged: {len(data)} bytes instead of {chunk.image_bytes}"
             )
-        if (found_sum := chunk_checksum(data, found[: chunk.stored_bytes])) != chunk.checksum:
+        if (found_sum := chunk_checksum(data, stored)) != chunk.checksum:
             raise ImageFormatError(
                 f"{chunk}: damaged: checksum {found_sum.hex()}, not {chunk.checksum.hex()}"
             )

@@ -31,7 +31,6 @@ _FREEZE: Final = _number(_IO, 1)
 _UNFREEZE: Final = _number(_IO, 2)
 _ATOMIC_RESTORE: Final = _number(_IO, 4)
 _FREE: Final = _number(_IO, 5)
-_FREE_SWAP_PAGES: Final = _number(_IO, 9)
 _SET_SWAP_AREA: Final = _number(_IOW, 13, 12)
 _GET_IMAGE_SIZE: Final = _number(_IOR, 14, 8)
 _CREATE_IMAGE: Final = _number(_IOW, 17, 4)
@@ -93,7 +92,7 @@ class Snapshot:
     # -- swap slots ----------------------------------------------------------------------------
 
     def set_swap_area(self, device: str) -> None:
-        """The swap area, a whole block device, that ``take_swap_slot`` takes from."""
+        """The swap area, a whole block device, that ``take_swap_slots`` takes from."""
         number = os.stat(device).st_rdev  # noqa: PTH116
         # Not makedev: the kernel decodes its own old form, 12 bits of it the major number.
         major, minor = os.major(number), os.minor(number)
@@ -106,7 +105,7 @@ class Snapshot:
 
     def take_swap_slots(self) -> int:
         """Take slots of the area until there is none; how many they were. They are the kernel's
-        again after give_back, and when this is closed."""
+        again when this is closed."""
         slot = bytearray(8)
         fd, ioctl, count = self._fd, fcntl.ioctl, 0
         try:
@@ -117,9 +116,6 @@ class Snapshot:
             if error.errno != errno.ENOSPC:
                 raise HostError("take the free swap slots", _text(error)) from None
         return count
-
-    def give_back_swap_slots(self) -> None:
-        self._do("give the swap slots back", _FREE_SWAP_PAGES)
 
     # -- making an image -----------------------------------------------------------------------
 

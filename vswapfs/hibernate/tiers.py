@@ -10,12 +10,11 @@ import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from xxhash import xxh3_128
 
 from vswapfs.errors import HostError, ImageFormatError, TierFormatError
-from vswapfs.format.image import TierFound
+from vswapfs.format.image import BLOCK_BYTES, TierFound
 from vswapfs.format.tier import (
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -24,8 +23,6 @@ from vswapfs.format.tier import (
     choose,
     slot_offset_bytes,
 )
-
-_BLOCK_BYTES: Final = 4096
 
 
 def look_at(paths: Iterable[str]) -> list[TierFound]:
@@ -75,7 +72,7 @@ def _opened(path: str) -> Iterator[tuple[int, mmap.mmap]]:
     """Past the page cache, which may hold what was there before a daemon wrote past it."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     try:
-        with mmap.mmap(-1, _BLOCK_BYTES) as block:
+        with mmap.mmap(-1, BLOCK_BYTES) as block:
             yield fd, block
     finally:
         os.close(fd)

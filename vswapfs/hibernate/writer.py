@@ -79,9 +79,9 @@ class ImageWriter:
             index.add(len(stored), codec, chunk_checksum(chunk, stored))
             begin = self._clock(Step.CHECKSUM, begin)
             image_bytes += length
-            written = self._write(offset, stored, image_bytes)
-            stored_bytes += written
-            offset += blocks_bytes(written)
+            self._write(offset, stored, image_bytes)
+            stored_bytes += len(stored)
+            offset += blocks_bytes(len(stored))
             self._clock(Step.WRITE, begin)
         begin = time.monotonic_ns()
         table = index.pack()
@@ -103,7 +103,7 @@ class ImageWriter:
         write_header(self._backing, done, self._out)
         return done
 
-    def _write(self, offset: int, data: bytes | memoryview, image_bytes: int) -> int:
+    def _write(self, offset: int, data: bytes | memoryview, image_bytes: int) -> None:
         length = blocks_bytes(len(data))
         if offset + length > self._backing.size_bytes:
             raise HostError(
@@ -118,7 +118,6 @@ class ImageWriter:
             self._backing.write(offset, self._out[:length])
         except OSError as error:
             raise HostError(f"write the image at byte {offset}", _text(error)) from None
-        return len(data)
 
     def _flush(self) -> None:
         try:
