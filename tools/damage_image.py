@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import click
+from damage_kinds import SECTOR_BYTES
 from lz4.block import LZ4BlockError, decompress
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,6 @@ KINDS: Final = ("flip-header", "flip-index", *DATA_KINDS)
 COLUMNS: Final = (
     "cases", "refused", "harmless", "undetected", "none undetected", "crc32 undetected"
 )  # fmt: skip
-SECTOR_BYTES: Final = 512
 _IMAGE_CHUNKS: Final = 12
 _KERNEL: Final = "damage"
 
@@ -166,6 +166,12 @@ def _make(backing: MemoryBacking, uuid: bytes, data: bytes) -> Image:
     return Image(_read(backing, 0, backing.size_bytes), data, header, _chunks(backing, header))
 
 
+def _backing_of(area: bytes) -> MemoryBacking:
+    backing = MemoryBacking(len(area))
+    backing.write(0, memoryview(bytearray(area)))
+    return backing
+
+
 class Lab:
     """An image, what lay under it before, and what each way of checking makes of damage to it."""
 
@@ -215,11 +221,8 @@ class Lab:
             area[one : header.index_offset] = self._older[one : header.index_offset]
 
     def _verdict_of_ours(self, area: bytes) -> str:
-        backing = MemoryBacking(len(area))
-        buffer = memoryview(bytearray(area))
-        backing.write(0, buffer)
         try:
-            reader = ImageReader(backing)
+            reader = ImageReader(_backing_of(area))
             reader.check_state(_KERNEL)
             reader.verify()
             restored = b"".join(bytes(chunk) for chunk in reader.chunks())
@@ -282,8 +285,7 @@ def cost(size_mib: int, rounds: int) -> None:
         made = _make(MemoryBacking((size_mib + 2) * CHUNK_BYTES), b"1" * 16, data)
         for step in (Step.COMPRESS, Step.CHECKSUM):
             taken.setdefault(step.name.lower(), []).append(made.header.times_us[step] / 1e6)
-        backing = MemoryBacking(len(made.area))
-        backing.write(0, memoryview(bytearray(made.area)))
+        backing = _backing_of(made.area)
         for name, job in (
             ("verify: read, decompress, compare", ImageReader(backing).verify),
             ("of it xxh3-128", lambda: [xxh3_128_digest(part) for part in _chunks_of(data)]),

@@ -92,10 +92,10 @@ def prefill(device: Device, data: str) -> None:
     fio(device, data, ["--rw=write", "--bs=128k", "--iodepth=4"], PREFILL_TIMEOUT_S)
 
 
-def random_options(case: Case) -> list[str]:
+def random_options(case: Case, runtime_s: int = RUNTIME_S) -> list[str]:
     return [
         f"--rw=rand{case.verb}", f"--bs={case.size_kib}k", f"--iodepth={case.depth}",
-        "--norandommap", "--time_based", f"--runtime={RUNTIME_S}",
+        "--norandommap", "--time_based", f"--runtime={runtime_s}",
     ]  # fmt: skip
 
 

@@ -65,8 +65,7 @@ def _round(report: Report, peer: str, number: int, device: Device, data: str) ->
 
 
 def _read(device: Device, data: str, *, depth: int) -> dict[str, Any]:
-    options = random_options(Case("read", 4, depth))
-    options[-1] = f"--runtime={RUNTIME_S}"
+    options = random_options(Case("read", 4, depth), RUNTIME_S)
     found: dict[str, Any] = fio(device, data, options, RUNTIME_S)["read"]
     return found
 
