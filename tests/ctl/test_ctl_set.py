@@ -18,6 +18,11 @@ MIB = 1 << 20
         ("same-filled=zero", "same_filled", "zero", "same", "was same, is zero"),
         ("recompress=yes", "recompress", True, False, "was no, is yes"),
         ("write-budget=2G/day", "write_budget_bytes_per_day", 2 << 30, None, "was none, is 2.0G/d"),
+        ("recompress-level=9", "recompress_level", 9, 4, "was 4, is 9"),
+        ("writeback-start=95", "writeback_start_pct", 95, 90, "was 90, is 95"),
+        ("writeback-stop=50", "writeback_stop_pct", 50, 80, "was 80, is 50"),
+        ("polling-window=0", "polling_window_us", 0, 200, "was 200, is 0"),
+        ("log-level=error", "log_level", "error", "info", "was info, is error"),
         ("write-budget=none", "write_budget_bytes_per_day", None, 1 << 30, "was 1.0G/day, is none"),
     ],
 )
@@ -39,6 +44,11 @@ def test_set(
         ("pool-limit=x", "pool-limit: 'x' is not a size"),
         ("same-filled=all", "same-filled: 'all' is not one of zero, same, off"),
         ("recompress=1", "recompress: '1' is neither yes nor no"),
+        ("recompress-level=2", "recompress-level: '2' is not a whole number from 3 to 12"),
+        ("writeback-start=101", "writeback-start: '101' is not a whole number from 2 to 100"),
+        ("writeback-stop=0", "writeback-stop: '0' is not a whole number from 1 to 99"),
+        ("polling-window=-1", "polling-window: '-1' is not a whole number from 0 to 10000"),
+        ("log-level=debug", "log-level: 'debug' is not one of info, warning, error"),
         ("write-budget=1G", "write-budget: '1G' is not a write budget"),
     ],
 )

@@ -33,7 +33,8 @@ def test_events_as_lines(vswapctl: Vswapctl) -> None:
         "1.500000 load 0x0 1 9.0 waits",
     ]
     assert result.stderr.splitlines() == [
-        "showing one event in 4; 30 left out so far", "vswapctl: gone", "  try: come again"
+        "tracing vswap0; Ctrl-C ends it",
+        "showing one event in 4; 30 left out so far", "vswapctl: gone", "  try: come again",
     ]  # fmt: skip
     assert result.exit_code == 4
 

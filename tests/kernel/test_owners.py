@@ -72,6 +72,7 @@ def pages_by_state(instance: Instance) -> dict[str, int]:
     counted = Counter(page["state"] for page in instance.desc("0-256M"))
     reconciled = ctl_json("reconcile", instance.name)["pages"]
     mapped = ctl_json("map", instance.name)
+    metrics = ctl_ok("metrics", instance.name)
     states = ("zero", "same", "pool", "disk")
     by_stats = {state: stats[state] for state in states}
     assert {state: counted[state] for state in states} == by_stats
@@ -79,6 +80,8 @@ def pages_by_state(instance: Instance) -> dict[str, int]:
     assert {state: mapped["pages"][state] for state in states} == by_stats
     for state in states:
         assert sum(cluster[state] for cluster in mapped["clusters"]) == by_stats[state]
+        line = f'vswapfs_pages_{state}{{name="{instance.name}"}} {float(by_stats[state])}\n'
+        assert line in metrics
     assert mapped["pool_bytes"] == instance.stats()["pool"]["live_bytes"]
     assert mapped["disk_bytes"] == instance.stats()["disk"]["live_bytes"]
     return by_stats

@@ -9,10 +9,16 @@ from workloads import held_memory
 
 MIB = 1 << 20
 NAME = "tset"
+NUMBERS_SET = ("writeback-stop=25", "writeback-start=50", "polling-window=0", "recompress-level=9",
+               "log-level=warning")  # fmt: skip
 
 
 def limit_bytes(instance: Instance) -> int:
     return int(instance.stats()["pool"]["limit_bytes"])
+
+
+def used_share(instance: Instance) -> float:
+    return float(instance.stats()["pool"]["used_bytes"]) / limit_bytes(instance)
 
 
 def kill_worker(instance: Instance) -> None:
@@ -36,10 +42,13 @@ def test_settings_are_in_force_and_a_successor_knows_them(tmp_path: Path) -> Non
         assert told == f"{NAME}: pool-limit was 128M, is 32.0M\n"
         wait_until(
             "pages above the limit on the tier",
-            lambda: instance.stats()["pool"]["used_bytes"] <= 32 * MIB,
+            lambda: used_share(instance) <= 0.9,
         )
+        assert used_share(instance) > 0.5
         assert ctl_ok("set", NAME, "same-filled=off") == f"{NAME}: same-filled was same, is off\n"
         ctl_ok("set", NAME, "recompress=yes")
+        for word in NUMBERS_SET:
+            ctl_ok("set", NAME, word)
         ctl_ok("set", NAME, "write-budget=1G/day")
         assert ctl_json("tier", "list", NAME)["write_budget_bytes_per_day"] == 1 << 30
 
@@ -50,6 +59,12 @@ def test_settings_are_in_force_and_a_successor_knows_them(tmp_path: Path) -> Non
             assert ctl_json("tier", "list", NAME)["write_budget_bytes_per_day"] == 1 << 30
             told = ctl_ok("set", NAME, "recompress=yes")
             assert told == f"{NAME}: recompress was yes, is yes\n"
+            for word in NUMBERS_SET:
+                key, _, value = word.partition("=")
+                told = ctl_ok("set", NAME, word)
+                assert told == f"{NAME}: {key} was {value}, is {value}\n"
+            assert used_share(instance) <= 0.5
+            assert instance.stats()["lane"]["window_us"] == 0
 
         assert ctl_ok("set", NAME, "pool-limit=128M").endswith("is 128M\n")
         ctl_ok("set", NAME, "write-budget=none")
@@ -58,6 +73,8 @@ def test_settings_are_in_force_and_a_successor_knows_them(tmp_path: Path) -> Non
             ("pool-limit=129M", "is above 128M, for which there are tables"),
             ("pool-limit=1M", "is too small"),
             ("pool-limit=100T", "is too large"),
+            ("writeback-start=25", "writeback cannot start at 25 % of the pool limit and stop at"),
+            ("writeback-stop=50", "it has to stop at less than where it starts"),
         ):
             refused = ctl("set", NAME, word)
             assert refused.returncode == 2

@@ -12,6 +12,14 @@ MIB = 1 << 20
 NAME = "ttrace"
 
 
+def is_on(client: "subprocess.Popen[str]") -> bool:
+    """Wait for its first line on stderr, which tells; False if it was refused."""
+    assert client.stderr
+    line = client.stderr.readline()
+    assert line == f"tracing {NAME}; Ctrl-C ends it\n" or "somebody traces already" in line, line
+    return line.startswith("tracing")
+
+
 def test_a_workload_is_seen_and_the_end_of_the_client_ends_it(tmp_path: Path) -> None:
     options = ("--size", "256M", "--pool-limit", "24M", "--tier", f"{tmp_path}/tier:128M")
     with swap_instance(NAME, *options) as instance:
@@ -22,7 +30,7 @@ def test_a_workload_is_seen_and_the_end_of_the_client_ends_it(tmp_path: Path) ->
                 [VSWAPCTL, "trace", NAME, "--json"], stdout=file, stderr=subprocess.PIPE, text=True
             ) as client,
         ):
-            wait_until("the trace is on", lambda: ctl("trace", NAME).returncode == 4)
+            assert is_on(client)
             second = ctl("trace", NAME)
             assert "somebody traces already" in second.stderr
             assert workload(32 * MIB, "96M", "text:2,random:1,same:1", 2_000)["mismatch_count"] == 0
@@ -43,12 +51,9 @@ def test_a_workload_is_seen_and_the_end_of_the_client_ends_it(tmp_path: Path) ->
                 [VSWAPCTL, "trace", NAME, "--slot", "0-1M"],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             ) as another:  # fmt: skip
-                try:
-                    another.wait(3)
-                except subprocess.TimeoutExpired:
-                    another.send_signal(signal.SIGINT)
-                    return True
-                return False
+                began = is_on(another)
+                another.send_signal(signal.SIGINT)
+                return began
 
         wait_until("the daemon notices that the client is gone", is_over)
         beyond = ctl("trace", NAME, "--slot", "1G")

@@ -14,6 +14,7 @@ from vswapfs.core.store import SameFilled, Store
 from vswapfs.fuse import wire
 from vswapfs.fuse.journal import JOURNAL_BYTES, SLOT_BYTES, Journal
 from vswapfs.fuse.lane import Lane, request_buffer
+from vswapfs.fuse.window import PollWindow
 from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES
 
@@ -38,7 +39,7 @@ def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket
     ended = threading.Event()
     lane = Lane(
         store, os.dup(device.fileno()), pair.fileno(), SWAP_INODE,
-        ended=ended.set, keep_awake=lambda _on: None,
+        ended=ended.set, window=PollWindow(lambda _on: None, 200),
         buffer=journal.buffer if journal else request_buffer(), journal=journal,
     )  # fmt: skip
     with kernel, device, names, pair:

@@ -314,7 +314,7 @@ def test_a_budget_made_smaller_than_what_was_spent_allows_nothing() -> None:
 def test_writeback_starts_high_and_stops_low(slot_count: int) -> None:
     due, changes = False, []
     for used in [*range(slot_count + 1), *range(slot_count, -1, -1)]:
-        now = policy.writeback_due(used, slot_count, RESERVE_SEGMENTS, active=due)
+        now = policy.writeback_due(used, slot_count, RESERVE_SEGMENTS, share=0.8 if due else 0.9)
         if now != due:
             changes.append(used)
         due = now
@@ -327,8 +327,8 @@ def test_writeback_starts_high_and_stops_low(slot_count: int) -> None:
 @pytest.mark.parametrize("slot_count", range(4, 20))
 def test_a_small_pool_writes_back_before_stores_are_refused(slot_count: int) -> None:
     full = slot_count - RESERVE_SEGMENTS
-    assert policy.writeback_due(full, slot_count, RESERVE_SEGMENTS, active=False)
-    assert not policy.writeback_due(0, slot_count, RESERVE_SEGMENTS, active=True)
+    assert policy.writeback_due(full, slot_count, RESERVE_SEGMENTS, share=0.9)
+    assert not policy.writeback_due(0, slot_count, RESERVE_SEGMENTS, share=0.8)
 
 
 def test_a_tier_is_short_below_its_share() -> None:

@@ -16,6 +16,7 @@ import sys
 from time import perf_counter_ns
 from typing import Final
 
+from vswapfs.format.settings import POLLING_WINDOW_US
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.lane import IDLE_MS
 from vswapfs.fuse.window import PollWindow
@@ -81,7 +82,7 @@ def serve(device_fd: int, size_bytes: int) -> None:
     page_data = memoryview(bytes(wire.MAX_REQUEST_BYTES))
     poll = select.poll()
     poll.register(device_fd, select.POLLIN)
-    window = PollWindow(IdleProcessors().keep_awake)
+    window = PollWindow(IdleProcessors().keep_awake, POLLING_WINDOW_US.default)
     while True:
         try:
             length_bytes = os.readv(device_fd, [buffer])

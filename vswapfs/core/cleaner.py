@@ -23,6 +23,7 @@ from vswapfs.core.loghead import COMPRESSED, LogHead
 from vswapfs.core.segment import SegmentTable
 from vswapfs.format.codec import recompress
 from vswapfs.format.record import CHECKSUM, RecordError, header_at, sequence_binding
+from vswapfs.format.settings import RECOMPRESS_LEVEL
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
 
 _SCAN_SEGMENTS: Final = 16  # segments scored in the time that one record takes to copy
@@ -54,6 +55,7 @@ class Cleaner:
         self._at = 0
         self.recompressing = False
         """Whether the victim's records are made shorter as they are moved."""
+        self.recompression_level = RECOMPRESS_LEVEL.default
         self._busy = busy
         self.wanted: list[int] = []
         """Segments fetched from a tier to be cleaned; they come first."""
@@ -215,7 +217,7 @@ class Cleaner:
         head, pool = self._head, self._pool
         found: memoryview | bytes = pool[source : source + length_bytes]
         if self.recompressing:
-            found = recompress(memoryview(found))
+            found = recompress(memoryview(found), self.recompression_level)
             self.recompressed_pages_total += 1
             self.recompression_saved_bytes_total += length_bytes - len(found)
             length_bytes = len(found)

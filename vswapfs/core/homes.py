@@ -20,6 +20,7 @@ from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import RAM, SEALED, SLOT_SHIFT, SegmentTable, resident_bytes
 from vswapfs.core.slots import TierSlots
 from vswapfs.errors import LostPageError
+from vswapfs.format.settings import WRITEBACK_START_PCT, WRITEBACK_STOP_PCT
 
 _CHOICES_AT_ONCE: Final = 64
 _CHOICES_SHARE: Final = 1 / 16
@@ -97,6 +98,9 @@ class Homes:
         self.unreadable: set[int] = set()
         """Sequence numbers of segments that could not be fetched lately."""
         self.writing_back = False
+        self.start_share = WRITEBACK_START_PCT.default / 100
+        self.stop_share = WRITEBACK_STOP_PCT.default / 100
+        """The watermarks: shares of the pool limit."""
         self._choices: list[int] = []
         self.written_segments_total = 0
         self.fetched_segments_total = 0
@@ -106,15 +110,16 @@ class Homes:
     def writeback_due(self) -> bool:
         """Whether the watermarks ask for writeback, and a tier can take it."""
         ram = self._segments.ram
+        share = self.stop_share if self.writing_back else self.start_share
         self.writing_back = policy.writeback_due(
-            ram.used_count, ram.limit, RESERVE_SEGMENTS, active=self.writing_back
+            ram.used_count, ram.limit, RESERVE_SEGMENTS, share=share
         )
         return self.writing_back and self.open_tier() is not None
 
     def would_write_back(self, used_slots: int) -> bool:
         """Whether writeback would start with so many slots used."""
         limit = self._segments.ram.limit
-        return policy.writeback_due(used_slots, limit, RESERVE_SEGMENTS, active=False)
+        return policy.writeback_due(used_slots, limit, RESERVE_SEGMENTS, share=self.start_share)
 
     def open_tier(self) -> int | None:
         """The tier that the next segment goes to, if there is one."""

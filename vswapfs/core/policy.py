@@ -66,11 +66,6 @@ def density_low(sealed_resident_bytes: int, sealed_live_bytes: int, segment_byte
 COLD_S: Final = 60
 """Segments that are older may be recompressed in idle time."""
 
-WRITEBACK_START_SHARE: Final = 0.90
-WRITEBACK_STOP_SHARE: Final = 0.80
-"""Writeback starts when this share of the pool is used, and stops below the other: hysteresis, so
-that the disk is written in runs and not a segment at a time."""
-
 TIER_FREE_LOW: Final = 4
 TIER_FREE_LOW_SHARE: Final = 1 / 16
 """With at most so many free slots, and of a small tier this share, its sparsest segments are
@@ -84,9 +79,8 @@ for nothing, and makes the tier fuller; within a class the age decides."""
 TIER_CLEAN_MAX_UTILIZATION: Final = 0.85
 
 
-def writeback_due(used_slots: int, slot_count: int, reserve: int, *, active: bool) -> bool:
-    """Whether segments should go to a tier now; ``active``: they already do."""
-    share = WRITEBACK_STOP_SHARE if active else WRITEBACK_START_SHARE
+def writeback_due(used_slots: int, slot_count: int, reserve: int, *, share: float) -> bool:
+    """Whether segments should go to a tier now, above ``share`` of the slots."""
     # A small pool needs whole segments of room, whatever the share: due at the latest when stores
     # find none (SegmentTable.kept_count).
     return used_slots > min(slot_count * share, slot_count - reserve - 2)
@@ -107,6 +101,9 @@ def density_class(live_bytes: int, segment_shift: int) -> int:
     """Higher is better written out."""
     return live_bytes >> segment_shift - WRITEBACK_CLASSES_SHIFT
 
+
+GROW_SHARE: Final = 0.80
+"""The automatic limit grows when more of it is used."""
 
 PRESSURE_HIGH_PCT: Final = 10.0
 """Share of the last 10 s in which some task waited for memory (/proc/pressure/memory, some)."""
@@ -131,6 +128,6 @@ def auto_limit(
     if available_bytes < reserve_bytes or pressure_pct > PRESSURE_HIGH_PCT:
         return max(least, min(limit, used) - max(1, used // 16))
     spare = (available_bytes - 2 * reserve_bytes) // segment_bytes
-    if spare > 0 and used > limit * WRITEBACK_STOP_SHARE:
+    if spare > 0 and used > limit * GROW_SHARE:
         return min(most, limit + min(spare, max(16, limit // 8)))
     return limit

@@ -14,6 +14,14 @@ import click
 from vswapfs.ctl import expression, forms
 from vswapfs.errors import PermissionRefusedError, UsageError, VswapError
 from vswapfs.format.message import SAME_FILLED, TierConfig
+from vswapfs.format.settings import (
+    LOG_LEVELS,
+    POLLING_WINDOW_US,
+    RECOMPRESS_LEVEL,
+    WRITEBACK_START_PCT,
+    WRITEBACK_STOP_PCT,
+    Number,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -101,6 +109,20 @@ def _tiers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _number_option(
+    name: str, field: str, metavar: str, limits: Number, text: str
+) -> Callable[[_F], _F]:
+    return click.option(
+        name,
+        field,
+        metavar=metavar,
+        type=click.IntRange(limits.least, limits.most),
+        default=limits.default,
+        show_default=True,
+        help=f"{text} {limits.least} to {limits.most}.",
+    )
+
+
 def area_options(command: _F) -> _F:
     """Add the options of an area, from --size to --allow-unlocked; each is a field of Config."""
     for option in (
@@ -117,6 +139,42 @@ def area_options(command: _F) -> _F:
             show_default=True,
             help="Pages kept as a marker without any memory: those of zeros only, those that "
             "repeat any 8 bytes, or none.",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(LOG_LEVELS),
+            default=LOG_LEVELS[0],
+            show_default=True,
+            help="Least severe of what goes to the log.",
+        ),
+        _number_option(
+            "--polling-window",
+            "polling_window_us",
+            "US",
+            POLLING_WINDOW_US,
+            "How long the daemon polls for the next request before it sleeps, in microseconds; "
+            "0: it always sleeps, which is slower and takes less of the processor.",
+        ),
+        _number_option(
+            "--writeback-stop",
+            "writeback_stop_pct",
+            "PERCENT",
+            WRITEBACK_STOP_PCT,
+            "Stop writing back when no more of the pool limit is used.",
+        ),
+        _number_option(
+            "--writeback-start",
+            "writeback_start_pct",
+            "PERCENT",
+            WRITEBACK_START_PCT,
+            "Write back to the tiers when more of the pool limit is used.",
+        ),
+        _number_option(
+            "--recompress-level",
+            "recompress_level",
+            "LEVEL",
+            RECOMPRESS_LEVEL,
+            "Of LZ4 HC, for --recompress.",
         ),
         click.option(
             "--recompress",

@@ -4,6 +4,7 @@ Owns the keys as people write them, which are the options of `on`, and how a val
 shown. What is possible now, only the daemon knows.
 """
 
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -13,7 +14,17 @@ from vswapfs.ctl import client, expression, forms, instances
 from vswapfs.ctl.options import RootCommand, split_name
 from vswapfs.errors import UsageError
 from vswapfs.format.message import SAME_FILLED
-from vswapfs.format.settings import AskSet, Changed, Value
+from vswapfs.format.settings import (
+    LOG_LEVELS,
+    POLLING_WINDOW_US,
+    RECOMPRESS_LEVEL,
+    WRITEBACK_START_PCT,
+    WRITEBACK_STOP_PCT,
+    AskSet,
+    Changed,
+    Number,
+    Value,
+)
 from vswapfs.units import format_size
 
 
@@ -25,16 +36,28 @@ class _Setting(NamedTuple):
     show: Callable[[Value], str]
 
 
-def _same_filled(text: str) -> str:
-    if text not in SAME_FILLED:
-        raise UsageError(f"{text!r} is not one of {', '.join(SAME_FILLED)}")
-    return text
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise UsageError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return parse
 
 
 def _yes(text: str) -> bool:
     if text not in ("yes", "no"):
         raise UsageError(f"{text!r} is neither yes nor no")
     return text == "yes"
+
+
+def _number(limits: Number) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,9}", text) and limits.least <= int(text) <= limits.most:
+            return int(text)
+        raise UsageError(f"{text!r} is not a whole number from {limits.least} to {limits.most}")
+
+    return parse
 
 
 def _budget(text: str) -> int | None:
@@ -58,7 +81,7 @@ _SETTINGS: Final = {
     ),
     "same-filled": _Setting(
         "same_filled", ", ".join(SAME_FILLED), "For pages that are stored from now on.",
-        _same_filled, str,
+        _one_of(SAME_FILLED), str,
     ),
     "recompress": _Setting(
         "recompress", "yes or no", "From the next idle second on.",
@@ -69,11 +92,34 @@ _SETTINGS: Final = {
         "What was written in the day of now counts.",
         _budget, _show_budget,
     ),
+    "recompress-level": _Setting(
+        "recompress_level", "3 to 12", "Of LZ4 HC, for what is recompressed from now on.",
+        _number(RECOMPRESS_LEVEL), str,
+    ),
+    "writeback-start": _Setting(
+        "writeback_start_pct", "percent of the pool limit",
+        "Above it segments are written to the tiers.",
+        _number(WRITEBACK_START_PCT), str,
+    ),
+    "writeback-stop": _Setting(
+        "writeback_stop_pct", "percent of the pool limit",
+        "Where that ends: below writeback-start.",
+        _number(WRITEBACK_STOP_PCT), str,
+    ),
+    "polling-window": _Setting(
+        "polling_window_us", "microseconds",
+        "0: the daemon always sleeps until the next request.",
+        _number(POLLING_WINDOW_US), str,
+    ),
+    "log-level": _Setting(
+        "log_level", ", ".join(LOG_LEVELS), "For what is logged from now on.",
+        _one_of(LOG_LEVELS), str,
+    ),
 }  # fmt: skip
 
 
 def _epilog() -> str:
-    lines = (f"  {key + '=':<14}{each.form}. {each.help}" for key, each in _SETTINGS.items())
+    lines = (f"  {key + '=':<18}{each.form}. {each.help}" for key, each in _SETTINGS.items())
     return "Keys:\n\n" + "\n\n".join(lines)
 
 

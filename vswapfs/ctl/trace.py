@@ -57,8 +57,9 @@ def trace(
     TIME is in seconds since the trace began, US how long it took. A store tells in which states
     the pages are now, a load in which they were. JSON has an object a line.
 
-    At most some thousand events a second are shown; when there are more, one in so many is, which
-    is then said on stderr. Nothing is slower while nobody traces. One trace at a time.
+    At most some thousand events a second are shown; when there are more, one in so many is. That,
+    and that the trace is on, is said on stderr. Nothing is slower while nobody traces. One trace at
+    a time.
 
     \b
     Example:
@@ -69,13 +70,16 @@ def trace(
     name = instances.choose(name)
     if not as_json:
         click.echo(render.plain_row(_HEADINGS, [heading.name for heading in _HEADINGS]))
-    one_in = 1
+    one_in = 0
     with contextlib.suppress(KeyboardInterrupt):
         for answer in client.answers(name, AskTrace(events or list(EVENTS), start, end)):
             if not isinstance(answer, Events):
                 continue
             with _whole():
                 render.print_lines(_lines(answer.events, as_json))
+            if not one_in:
+                one_in = 1
+                click.echo(f"tracing {name}; Ctrl-C ends it", err=True)
             if answer.one_in != one_in:
                 one_in = answer.one_in
                 click.echo(

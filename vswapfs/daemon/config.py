@@ -22,7 +22,8 @@ POOL_MIN_SEGMENTS: Final = HEAD_COUNT + RESERVE_SEGMENTS + 1
 
 
 def make_geometry(config: Config) -> Geometry:
-    """Check the sizes and return the store's geometry."""
+    """Check the sizes and the watermarks, and return the store's geometry."""
+    check_watermarks(config.writeback_start_pct, config.writeback_stop_pct)
     size_bytes = config.size_bytes
     if size_bytes % PAGE_BYTES:
         down = size_bytes // PAGE_BYTES * PAGE_BYTES
@@ -73,3 +74,13 @@ def check_pool_limit(limit_bytes: int) -> int:
             remedy=f"--pool-limit {largest_bytes >> 20}M or less",
         )
     return slot_count
+
+
+def check_watermarks(start_pct: int, stop_pct: int) -> None:
+    """Raises UsageError."""
+    if start_pct <= stop_pct:
+        raise UsageError(
+            f"writeback cannot start at {start_pct} % of the pool limit and stop at {stop_pct} %: "
+            "it has to stop at less than where it starts",
+            remedy="for example writeback-start 90 and writeback-stop 80",
+        )

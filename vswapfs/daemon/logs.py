@@ -45,8 +45,9 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 
 @contextlib.contextmanager
-def logging_to(path: str | None) -> Iterator[None]:
-    """Log to the file (kept below 2 MiB with its predecessor), or to stderr when None."""
+def logging_to(path: str | None, level: str) -> Iterator[None]:
+    """Log to the file (kept below 2 MiB with its predecessor), or to stderr when None; the levels
+    are those of settings.LOG_LEVELS."""
     target: logging.Handler
     if path is None:
         target = logging.StreamHandler()
@@ -64,7 +65,7 @@ def logging_to(path: str | None) -> Iterator[None]:
     listener = logging.handlers.QueueListener(records, target)
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    set_level(level)
     listener.start()
     try:
         yield
@@ -72,3 +73,7 @@ def logging_to(path: str | None) -> Iterator[None]:
         root.removeHandler(handler)
         listener.stop()
         target.close()
+
+
+def set_level(level: str) -> None:
+    logging.getLogger().setLevel(level.upper())

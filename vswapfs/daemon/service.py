@@ -48,6 +48,7 @@ from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
+from vswapfs.fuse.window import PollWindow
 from vswapfs.host import hardening, loop, swap
 from vswapfs.host.idling import IdleProcessors
 from vswapfs.host.region import MemoryRegion
@@ -211,13 +212,14 @@ class Service:
         token = trio.lowlevel.current_trio_token()
         idle_processors = IdleProcessors()
         self._outcomes.append(idle_processors.outcome)
+        window = PollWindow(idle_processors.keep_awake, self._config.polling_window_us)
         self._lane = Lane(
             self._store,
             self._state.handed.device,
             self._lane_end_fd,
             SWAP_INODE,
             ended=functools.partial(self._lane_has_ended, token),
-            keep_awake=idle_processors.keep_awake,
+            window=window,
             buffer=self._buffer,
             journal=self._journal,
         )
@@ -232,7 +234,7 @@ class Service:
         )
         self._tracing = Tracing(self._lane)
         self._settings = Settings(
-            self._config, self._session, self._store, self._lane, self._tiering
+            self._config, self._session, self._store, self._lane, window, self._tiering
         )
         self._scrubber = Scrubber(self._store, self._lane, self._tiering)
         self._inspector = Inspector(

@@ -12,13 +12,30 @@ from typing import Final
 from vswapfs.core.budget import Budget
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import AUTO_LIMIT_FIRST_SEGMENTS, SEGMENT_BYTES, check_pool_limit
+from vswapfs.daemon.config import (
+    AUTO_LIMIT_FIRST_SEGMENTS,
+    SEGMENT_BYTES,
+    check_pool_limit,
+    check_watermarks,
+)
+from vswapfs.daemon.logs import set_level
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import UsageError
 from vswapfs.format.message import SAME_FILLED, Config, encode
 from vswapfs.format.session import Session
-from vswapfs.format.settings import AskSet, Changed, Value
+from vswapfs.format.settings import (
+    LOG_LEVELS,
+    POLLING_WINDOW_US,
+    RECOMPRESS_LEVEL,
+    WRITEBACK_START_PCT,
+    WRITEBACK_STOP_PCT,
+    AskSet,
+    Changed,
+    Number,
+    Value,
+)
 from vswapfs.fuse.lane import Lane
+from vswapfs.fuse.window import PollWindow
 from vswapfs.units import format_size
 
 _log = logging.getLogger(__name__)
@@ -37,19 +54,34 @@ class Settings:
     """Changes ``config``, which others read too."""
 
     def __init__(
-        self, config: Config, session: Session, store: Store, lane: Lane, tiering: Tiering
+        self,
+        config: Config,
+        session: Session,
+        store: Store,
+        lane: Lane,
+        window: PollWindow,
+        tiering: Tiering,
     ) -> None:
+        """The lane does not run yet: what ``config`` says is put in force."""
         self._config = config
         self._session = session
         self._store = store
         self._lane = lane
+        self._window = window
         self._tiering = tiering
         self._setters: Final[dict[str, Callable[[Value], None]]] = {
             "pool_limit_bytes": self._pool_limit,
             "same_filled": self._same_filled,
             "recompress": self._recompress,
             "write_budget_bytes_per_day": self._write_budget,
+            "recompress_level": self._recompress_level,
+            "writeback_start_pct": self._writeback_start,
+            "writeback_stop_pct": self._writeback_stop,
+            "polling_window_us": self._polling_window,
+            "log_level": self._log_level,
         }
+        store.cleaner.recompression_level = config.recompress_level
+        self._set_watermarks(config.writeback_start_pct, config.writeback_stop_pct)
 
     async def change(self, request: AskSet) -> Changed:
         """Raises UsageError; nothing has changed then."""
@@ -118,6 +150,46 @@ class Settings:
         tiering.save_superblocks()
         tiering.pump()
         self._keep("write_budget_bytes_per_day", value)
+
+    def _recompress_level(self, value: Value) -> None:
+        level = _number("recompress_level", value, RECOMPRESS_LEVEL)
+        self._store.cleaner.recompression_level = level
+        self._keep("recompress_level", level)
+
+    def _writeback_start(self, value: Value) -> None:
+        start_pct = _number("writeback_start_pct", value, WRITEBACK_START_PCT)
+        check_watermarks(start_pct, self._config.writeback_stop_pct)
+        self._set_watermarks(start_pct, self._config.writeback_stop_pct)
+        self._keep("writeback_start_pct", start_pct)
+        self._tiering.pump()
+
+    def _writeback_stop(self, value: Value) -> None:
+        stop_pct = _number("writeback_stop_pct", value, WRITEBACK_STOP_PCT)
+        check_watermarks(self._config.writeback_start_pct, stop_pct)
+        self._set_watermarks(self._config.writeback_start_pct, stop_pct)
+        self._keep("writeback_stop_pct", stop_pct)
+        self._tiering.pump()
+
+    def _set_watermarks(self, start_pct: int, stop_pct: int) -> None:
+        homes = self._store.homes
+        homes.start_share, homes.stop_share = start_pct / 100, stop_pct / 100
+
+    def _polling_window(self, value: Value) -> None:
+        window_us = _number("polling_window_us", value, POLLING_WINDOW_US)
+        self._window.set(window_us)
+        self._keep("polling_window_us", window_us)
+
+    def _log_level(self, value: Value) -> None:
+        if value not in LOG_LEVELS:
+            raise _wrong("log_level", value, f"one of {', '.join(LOG_LEVELS)}")
+        set_level(str(value))
+        self._keep("log_level", value)
+
+
+def _number(key: str, value: Value, limits: Number) -> int:
+    if type(value) is not int or not limits.least <= value <= limits.most:
+        raise _wrong(key, value, f"a whole number from {limits.least} to {limits.most}")
+    return value
 
 
 def _wrong(key: str, value: Value, rule: str) -> UsageError:

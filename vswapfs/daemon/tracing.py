@@ -57,11 +57,12 @@ class Tracing:
             self._is_on = False
 
     async def _pass_on(self, tracer: Tracer, send: Send) -> None:
-        sent_s = trio.current_time()
+        sent_s = -HEARTBEAT_S
         while True:
-            await trio.sleep(TAKE_INTERVAL_S)
             taken = await ask(self._lane, tracer.take)
-            # Also an empty list now and then: it tells whether the client is still there.
+            # Also an empty list: the first tells that the trace is on, those now and then whether
+            # the client is still there.
             if taken.events or trio.current_time() > sent_s + HEARTBEAT_S:
                 await send(taken)
                 sent_s = trio.current_time()
+            await trio.sleep(TAKE_INTERVAL_S)

@@ -68,7 +68,7 @@ def run(handed: Handed, *, standby: bool) -> int:
     )
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
     state = State(handed, session, config, geometry, buffers, journal, outcomes)
-    with logging_to(log_path):
+    with logging_to(log_path, config.log_level):
         if standby:
             return trio.run(Service(state).succeed)
         return _run_first(state)

@@ -20,10 +20,6 @@ INCOMPRESSIBLE_BYTES: Final = PAGE_BYTES * 15 // 16
 """From this payload length on a page is kept raw: the last sixteenth would cost 1.2 us of
 decompression on each load (python-lz4, 2 cores, kernel 6.18)."""
 
-_HC_LEVEL: Final = 4
-"""Payloads are 7 to 17 % shorter than those of the fast compressor, at 20 to 40 us a page; level 9
-wins another 0 to 3 % for half as much time again (tools/bench recompress)."""
-
 
 class DecodeError(Exception):
     """The payload is not what encode made. Callers turn it into a lost page."""
@@ -37,8 +33,9 @@ def encode(data: bytes) -> tuple[int, bytes]:
     return CODEC_RAW, data
 
 
-def recompress(found: memoryview) -> memoryview | bytes:
-    """A whole record, made shorter with LZ4's slower compressor (HC) where that is possible.
+def recompress(found: memoryview, level: int) -> memoryview | bytes:
+    """A whole record, made shorter with LZ4's slower compressor (HC, levels 3 to 12) where that is
+    possible.
 
     Its checksum stays, so what was damaged before is damaged after.
     """
@@ -50,7 +47,7 @@ def recompress(found: memoryview) -> memoryview | bytes:
     except DecodeError:
         return found
     payload: bytes = _lz4_compress(
-        data, mode="high_compression", compression=_HC_LEVEL, store_size=False
+        data, mode="high_compression", compression=level, store_size=False
     )
     if len(payload) >= len(found) - HEADER_BYTES:
         return found

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from vswapfs.format import settings
 from vswapfs.format.settings import AskSet, Changed
 from vswapfs.format.table import Area, AskTable, Segments, Words
 from vswapfs.format.trace import AskTrace, Events
@@ -49,6 +50,11 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     write_budget_bytes_per_day: int | None = None
     recompress: bool = False
     """Compress cold pages again, stronger, in idle time."""
+    recompress_level: int = settings.RECOMPRESS_LEVEL.default
+    writeback_start_pct: int = settings.WRITEBACK_START_PCT.default
+    writeback_stop_pct: int = settings.WRITEBACK_STOP_PCT.default
+    polling_window_us: int = settings.POLLING_WINDOW_US.default
+    log_level: str = settings.LOG_LEVELS[0]
 
 
 # -- requests ---------------------------------------------------------------------------------

@@ -75,12 +75,11 @@ class Lane:
         pair_fd: int,
         swap_inode: int,
         ended: Callable[[], None],
-        keep_awake: Callable[[bool], None],
+        window: PollWindow,
         buffer: memoryview,
         journal: Journal | None = None,
     ) -> None:
-        """``keep_awake``: see PollWindow. ``buffer``: what requests are read into, the journal's or
-        a ``request_buffer``."""
+        """``buffer``: what requests are read into, the journal's or a ``request_buffer``."""
         self.store = store
         self.tiers: TierIo | None = None
         self.lost = LostPages(store)
@@ -106,7 +105,7 @@ class Lane:
             self._poll.register(fd, select.POLLIN)
         self._device_poll = select.poll()
         self._device_poll.register(device_fd, select.POLLIN)
-        self._window = PollWindow(keep_awake)
+        self._window = window
         self.counters = dict.fromkeys(figures.COUNTERS, 0)
         self._loads, self._stores = figures.Latency(), figures.Latency()
         self._began_ns = 0

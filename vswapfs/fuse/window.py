@@ -9,24 +9,24 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-WINDOW_NS: Final = 200_000
-"""How long to poll at most before going to sleep (KVM's default for halt_poll_ns); a task that
-swaps at random comes back within 10 to 60 us."""
-
 _AVERAGE_SHIFT: Final = 3  # the average wait is over about 8 requests
 
 
 class PollWindow:
-    """``ns`` is the window now: WINDOW_NS or 0."""
+    """``ns`` is the window now: as long as was set, or 0."""
 
-    def __init__(self, keep_awake: Callable[[bool], None]) -> None:
+    def __init__(self, keep_awake: Callable[[bool], None], most_us: int) -> None:
         """``keep_awake`` is told when requests begin to come often, and when none has come for a
         while."""
         self._keep_awake = keep_awake
         self._may_poll = (os.cpu_count() or 1) > 1
-        self._average_wait_ns = 2 * WINDOW_NS
-        self.ns = 0
         self.keeps_awake = False
+        self.set(most_us)
+
+    def set(self, most_us: int) -> None:
+        """Poll for so long at most, before going to sleep; 0: never. On the lane, if it runs."""
+        self._most_ns = most_us * 1000
+        self._forget()
 
     def learn(self, waited_ns: int) -> None:
         """A request came, or something else to do, after so long.
@@ -36,17 +36,21 @@ class PollWindow:
         stops after a few requests that came late.
         """
         self._average_wait_ns += (
-            min(waited_ns, 2 * WINDOW_NS) - self._average_wait_ns >> _AVERAGE_SHIFT
+            min(waited_ns, 2 * self._most_ns) - self._average_wait_ns >> _AVERAGE_SHIFT
         )
-        self.ns = WINDOW_NS if self._may_poll and self._average_wait_ns < WINDOW_NS else 0
+        often = self._average_wait_ns < self._most_ns
+        self.ns = self._most_ns if self._may_poll and often else 0
         if self.ns and not self.keeps_awake:
             self.keeps_awake = True
             self._keep_awake(True)
 
     def rest(self) -> None:
         """No request has come for a while: what was learned is forgotten."""
-        self._average_wait_ns = 2 * WINDOW_NS
-        self.ns = 0
+        self._forget()
         if self.keeps_awake:
             self.keeps_awake = False
             self._keep_awake(False)
+
+    def _forget(self) -> None:
+        self._average_wait_ns = 2 * self._most_ns
+        self.ns = 0
