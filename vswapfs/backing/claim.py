@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vswapfs.errors import HostError, TierFormatError, UsageError
+from vswapfs.format import swaps
 from vswapfs.format.tier import (
     SEGMENT_MIN_BYTES,
     SUPERBLOCK_BYTES,
@@ -224,9 +225,9 @@ def _signature(path: str) -> str | None:
 def used_as_swap_or_loop(path: str) -> str | None:
     """By whom, told by name only."""
     real = os.path.realpath(path)
-    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
-        if line.rsplit(maxsplit=4)[0].replace("\\040", " ") == real:
-            return "swap (see /proc/swaps)"
+    areas = swaps.parse(Path("/proc/swaps").read_text())
+    if real in {device.replace("\\040", " ") for device in areas}:
+        return "swap (see /proc/swaps)"
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             if backing.read_text().rstrip("\n") == real:

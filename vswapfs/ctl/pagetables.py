@@ -16,7 +16,9 @@ from typing import Final, NamedTuple
 
 from vswapfs.ctl import client
 from vswapfs.errors import HostError, InstanceError
+from vswapfs.format import swaps
 from vswapfs.format.message import AskStatus, Status
+from vswapfs.format.swaps import SwapArea
 from vswapfs.units import PAGE_BYTES
 
 _PROC: Final = Path("/proc")
@@ -35,13 +37,6 @@ _MAPPING: Final = re.compile(
 )
 
 
-class Area(NamedTuple):
-    """A line of /proc/swaps."""
-
-    device: str
-    used_pages: int
-
-
 class Process(NamedTuple):
     """A process with pages that are swapped out, to whatever area."""
 
@@ -57,13 +52,9 @@ class Process(NamedTuple):
         return [place >> _TYPE_BITS for place in self.places if place & _TYPE_MASK == swap_type]
 
 
-def active_areas() -> list[Area]:
-    """All swap areas, in the order of their types."""
-    found = []
-    for line in (_PROC / "swaps").read_text().splitlines()[1:]:
-        device, _kind, _size_kib, used_kib, _priority = line.rsplit(maxsplit=4)
-        found.append(Area(device, int(used_kib) * 1024 // PAGE_BYTES))
-    return found
+def active_areas() -> dict[str, SwapArea]:
+    """All swap areas by device, in the order of their types."""
+    return swaps.parse((_PROC / "swaps").read_text())
 
 
 def device_of(name: str) -> str:
@@ -72,7 +63,7 @@ def device_of(name: str) -> str:
     Raises InstanceError if it is not in use as swap, and what client.ask raises.
     """
     device = client.ask(name, AskStatus(), Status).loop_device
-    if device is None or device not in {area.device for area in active_areas()}:
+    if device is None or device not in active_areas():
         raise InstanceError(
             f"{name} is not in use as swap: /proc/swaps does not have it",
             remedy="vswapctl on makes an instance that is",
@@ -82,7 +73,8 @@ def device_of(name: str) -> str:
 
 def used_pages(device: str) -> int:
     """What the kernel counts as used; 0 if the area was switched off meanwhile."""
-    return sum(area.used_pages for area in active_areas() if area.device == device)
+    area = active_areas().get(device)
+    return area.used_bytes // PAGE_BYTES if area else 0
 
 
 def swap_cached_bytes() -> int:
@@ -181,7 +173,7 @@ def type_of(device: str, processes: Sequence[Process], held: bytes) -> int | Non
         raise HostError(
             "read /proc/PID/pagemap", "it does not show slots", remedy="run with CAP_SYS_ADMIN"
         )
-    in_use = [area.device for area in active_areas() if area.used_pages]
+    in_use = [area.device for area in active_areas().values() if area.used_bytes]
     if device not in in_use:
         return None
     if len(in_use) == len(slots):

@@ -11,7 +11,7 @@ from typing import Final
 
 from vswapfs.ctl import client, instances, launch
 from vswapfs.errors import VswapError
-from vswapfs.format import instance
+from vswapfs.format import instance, swaps
 from vswapfs.format.message import AskOff, AskStatus, Status, Step
 
 _PATIENCE_S: Final = 60.0
@@ -88,16 +88,16 @@ class _Swapoff:
 
     def __init__(self, mountpoint: str) -> None:
         self._backing_file = f"{mountpoint}/{instance.SWAP_FILE}"
-        self._used_kib = self._read_used_kib()
+        self._used_bytes = self._read_used_bytes()
 
     def moves(self) -> bool:
-        before_kib, self._used_kib = self._used_kib, self._read_used_kib()
-        return self._used_kib < before_kib
+        before_bytes, self._used_bytes = self._used_bytes, self._read_used_bytes()
+        return self._used_bytes < before_bytes
 
-    def _read_used_kib(self) -> int:
+    def _read_used_bytes(self) -> int:
         devices = {f"/dev/{loop}" for loop in self._loops()}
-        rows = (line.split() for line in _SWAPS.read_text().splitlines()[1:])
-        return sum(int(row[3]) for row in rows if row[0] in devices)
+        areas = swaps.parse(_SWAPS.read_text()).values()
+        return sum(area.used_bytes for area in areas if area.device in devices)
 
     def _loops(self) -> list[str]:
         found = []

@@ -26,6 +26,7 @@ from vswapfs.errors import UsageError
 from vswapfs.format import instance, message
 from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
+from vswapfs.format.swaps import SwapArea
 from vswapfs.format.table import Area, AskTable, Segments, TierPlace
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import hardening, loop, memory, swap
@@ -123,7 +124,7 @@ class Inspector:
     async def stats(self) -> message.Stats:
         return await self._stats(self._area()[1])
 
-    async def _stats(self, area: swap.SwapArea | None) -> message.Stats:
+    async def _stats(self, area: SwapArea | None) -> message.Stats:
         found = await ask(self._lane, self._collect)
         found.values |= self._succession.figures() | memory.figures()
         if area is not None:
@@ -153,7 +154,7 @@ class Inspector:
                     values[f"{key}_p{percent}_us"] = round(found_us, 1)
         return message.Stats(values, histograms)
 
-    def _area(self) -> tuple[str | None, swap.SwapArea | None]:
+    def _area(self) -> tuple[str | None, SwapArea | None]:
         """The loop device, and the kernel's line about it, if it swaps there."""
         devices = loop.attached_to(self._file)
         return (devices[0], swap.active_areas().get(devices[0])) if devices else (None, None)

@@ -5,28 +5,15 @@ Owns these steps. Never decides whether to take them.
 
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
+from vswapfs.format import swaps
 from vswapfs.host import swapin
 from vswapfs.host.command import run
 
 
-class SwapArea(NamedTuple):
-    """A line of /proc/swaps."""
-
-    device: str
-    size_bytes: int
-    used_bytes: int
-    priority: int
-
-
-def active_areas() -> dict[str, SwapArea]:
+def active_areas() -> dict[str, swaps.SwapArea]:
     """All active swap areas by device."""
-    areas = {}
-    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
-        device, _kind, size_kib, used_kib, priority = line.rsplit(maxsplit=4)
-        areas[device] = SwapArea(device, int(size_kib) * 1024, int(used_kib) * 1024, int(priority))
-    return areas
+    return swaps.parse(Path("/proc/swaps").read_text())
 
 
 def make(device: str, label: str) -> None:

@@ -1,0 +1,23 @@
+"""The kernel's table of swap areas, /proc/swaps.
+
+Owns what its lines mean. Never reads it: who does, reads its own /proc.
+"""
+
+from typing import NamedTuple
+
+
+class SwapArea(NamedTuple):
+    device: str
+    """A file or block device, as the kernel wrote it: a space in its name is ``\\040``."""
+    size_bytes: int
+    used_bytes: int
+    priority: int
+
+
+def parse(text: str) -> dict[str, SwapArea]:
+    """All active areas, by device."""
+    areas = {}
+    for line in text.splitlines()[1:]:
+        device, _kind, size_kib, used_kib, priority = line.rsplit(maxsplit=4)
+        areas[device] = SwapArea(device, int(size_kib) * 1024, int(used_kib) * 1024, int(priority))
+    return areas
