@@ -14,6 +14,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from vswapfs.errors import RecordingError
+from vswapfs.format.decode import decode
 from vswapfs.format.message import Sample
 
 VERSION: Final = 1
@@ -34,7 +35,12 @@ class End(msgspec.Struct, tag="end"):
     samples: int
 
 
+class _Version(msgspec.Struct, tag="vswapfs-recording"):
+    version: int
+
+
 _encoder = msgspec.json.Encoder()
+_versions: msgspec.json.Decoder[_Version] = msgspec.json.Decoder(_Version)
 _headers: msgspec.json.Decoder[Header] = msgspec.json.Decoder(Header)
 _lines: msgspec.json.Decoder[Sample | End] = msgspec.json.Decoder(Sample | End)
 
@@ -49,7 +55,7 @@ def read_header(first: bytes, path: str) -> Header:
     """What the first line says. Raises RecordingError if it is no recording of this version."""
     digits, encoded = first[:_DIGITS], first[_DIGITS + 1 :]
     try:
-        version = msgspec.json.decode(encoded, type=_Version).version
+        version = decode(_versions, encoded).version
     except msgspec.MsgspecError:
         raise RecordingError(
             f"{path} is not a recording: its first line is not that of one",
@@ -62,10 +68,6 @@ def read_header(first: bytes, path: str) -> Header:
         )
     _verify(0, digits, encoded, path)
     return _decode(_headers, encoded, 0, path)
-
-
-class _Version(msgspec.Struct, tag="vswapfs-recording"):
-    version: int
 
 
 def read_samples(rest: Iterable[bytes], path: str) -> Iterator[Sample]:
@@ -97,7 +99,7 @@ def _verify(number: int, digits: bytes, encoded: bytes, path: str) -> None:
 
 def _decode(decoder: msgspec.json.Decoder[_T], encoded: bytes, number: int, path: str) -> _T:
     try:
-        return decoder.decode(encoded)
+        return decode(decoder, encoded)
     except msgspec.MsgspecError as error:
         raise _damaged(number, path, str(error)) from None
 
