@@ -8,11 +8,11 @@ or structure of the store is other than before.
 
 import contextlib
 import logging
+import os
 import random
 import socket
 import typing
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from unittest import mock
 
@@ -35,7 +35,7 @@ from vswapfs.daemon.settings import Settings
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.daemon.tracing import Tracing
-from vswapfs.errors import VswapError
+from vswapfs.errors import LostPageError, VswapError
 from vswapfs.format.message import (
     LINE_MAX_BYTES,
     PARTS,
@@ -61,6 +61,7 @@ _WORDS: Final = (
     TIER_PATH, "/nowhere/a", "a\0b", "", "vswap0", *STATES, *SAME_FILLED, *EVENTS, *LOG_LEVELS,
     *(field.name for field in msgspec.structs.fields(Config)), "auto", "\ud7ff", "x" * 5000,
 )  # fmt: skip
+_LINES: Final = 3
 _PAGES: Final = 64
 _TIME_MAX_S: Final = 1e10
 """Of the clock that the handlers see, which goes on by itself when all of them wait."""
@@ -71,7 +72,7 @@ def run(data: bytes) -> None:
     if source.byte() & 1:
         _answer_to_the_command(source)
     else:
-        _requests_to_the_daemon(source)
+        ask_the_daemon(_line(source) for _ in range(_LINES))
 
 
 def _answer_to_the_command(source: Source) -> None:
@@ -83,7 +84,8 @@ def _answer_to_the_command(source: Source) -> None:
 # -- the daemon ------------------------------------------------------------------------------
 
 
-def _requests_to_the_daemon(source: Source) -> None:
+def ask_the_daemon(lines: Iterable[bytes]) -> list[Answer]:
+    """Send these, each on a connection of its own; the answers to all. Raises for a finding."""
     kernel, device = pair()
     names, behind = pair()
     with (
@@ -102,15 +104,33 @@ def _requests_to_the_daemon(source: Source) -> None:
         made.tiers.pump()
         made.lane.turn()
         daemon = _Daemon(made)
-        for _ in range(3):
+        for line in lines:
             clock = trio.testing.MockClock(autojump_threshold=0)
-            trio.run(daemon.converse, source, clock=clock)
+            trio.run(daemon.converse, line, clock=clock)
         assert daemon.server.internal_errors == 0, "an internal error"
         assert made.lane.counters["internal_errors"] == 0, "an internal error of the lane"
         decode_config(made.session.config)  # a successor has to
         made.session.tiers()
         assert (found := check(store)) == [], found
-        encode(made.tiers.answer())
+        for page, contents in pages.items():
+            store.fetched = {}
+            assert _loaded(made, page) == contents, "a page has changed"
+        told = made.tiers.answer()
+        encode(told)
+        assert all(tier.state == "ok" for tier in told.tiers), "a tier was made to fail"
+        os.close(daemon.succession._supervisor_fd)
+        return daemon.answers
+
+
+def _loaded(made: Machine, page: int) -> bytes:
+    """The page, wherever it is."""
+    fetched: dict[tuple[int, int], bytes | LostPageError] = {}
+    plans = made.store.missing(page, page + 1)
+    if plans:
+        made.tiers.read(plans, fetched.update)
+        made.lane.turn()
+    made.store.fetched = fetched
+    return made.store.load(page)
 
 
 async def _at_once(job: Callable[..., Any], *arguments: Any) -> Any:
@@ -132,10 +152,10 @@ class _Daemon:
         session.keep_config(encode(config))
         self._service = serving = object.__new__(Service)
         commands = TierCommands(made.store, lane, tiers, config.name)
-        succession = object.__new__(Succession)
+        self.succession = succession = object.__new__(Succession)
         vars(succession).update(
-            _session=session, _supervisor_fd=-1, supervisor_has_ended=False,
-            _handed=SimpleNamespace(), _takedown_lock=None,
+            _session=session, _supervisor_fd=os.open("/dev/null", os.O_RDONLY), supervisor_has_ended=True,
+            _handed=(), _watched=trio.Event(), _takedown_lock=None,
         )  # fmt: skip
         settings = Settings(
             config, session, made.store, lane, PollWindow(lambda _on: None, 0), tiers
@@ -150,10 +170,10 @@ class _Daemon:
             _take_down=_nothing_to_take_down,
         )  # fmt: skip
         self.server = ControlServer("/nowhere", serving._handle)
+        self.answers: list[Answer] = []
 
-    async def converse(self, source: Source) -> None:
+    async def converse(self, line: bytes) -> None:
         """One request and all its answers."""
-        line = _line(source)
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         slot = object()
@@ -180,6 +200,7 @@ class _Daemon:
                 for each in lines:
                     assert not is_closed, "an answer after the last one"
                     answer = decode_answer(each)
+                    self.answers.append(answer)
                     is_closed = not isinstance(answer, PARTS)
                     if type(answer) is Events:  # for ever, if nobody hangs up
                         return

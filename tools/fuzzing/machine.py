@@ -28,7 +28,7 @@ from vswapfs.fuse.window import PollWindow
 from vswapfs.host.region import MemoryRegion, memory_file
 
 SWAP_INODE: Final = 2
-GEOMETRY: Final = Geometry(300, 16, 1 << 16, 64)
+GEOMETRY: Final = Geometry(300, 16, 1 << 16, 256)
 TIER_SLOTS: Final = 24
 TIER_PATH: Final = "/t"
 
