@@ -4,7 +4,6 @@ Owns the command line. What atheris collects is in .fuzz/TARGET; tests/corpus/TA
 in the repository, and what tests/property/test_fuzz_corpus.py replays without atheris.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,9 @@ _RSS_LIMIT_MIB: Final = 2048
 _GRACE_S: Final = 300.0
 _LINE = "{:<10} {:>11} {:>9} {:>9} {:>9}  {}"
 
-target_names = click.argument("names", metavar="[TARGET]...", nargs=-1, type=click.Choice(targets.NAMES))
+target_names = click.argument(
+    "names", metavar="[TARGET]...", nargs=-1, type=click.Choice(targets.NAMES)
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,7 +71,7 @@ def _fuzz(name: str, minutes: float) -> bool:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(targets.seeds(name)):
         (corpus / f"seed{number}").write_bytes(seed)
-    before, known = targets.cpu_seconds(), set(os.listdir(corpus))
+    before, known = targets.cpu_seconds(), _names(corpus)
     log = work / "log"
     command = [
         sys.executable, str(Path(__file__).with_name("fuzz_one.py")), name,
@@ -88,7 +89,7 @@ def _fuzz(name: str, minutes: float) -> bool:
     units = re.findall(r"stat::number_of_executed_units:\s*(\d+)", text)
     artifacts = re.findall(r"Test unit written to (\S+)", text)
     failed = ended.returncode != 0
-    new = len(set(os.listdir(corpus)) - known)
+    new = len(_names(corpus) - known)
     click.echo(
         _LINE.format(
             name, units[-1] if units else "-", f"{(targets.cpu_seconds() - before) / 60:.1f}", new,
@@ -96,6 +97,10 @@ def _fuzz(name: str, minutes: float) -> bool:
         )
     )  # fmt: skip
     return failed
+
+
+def _names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
 
 
 if __name__ == "__main__":

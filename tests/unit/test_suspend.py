@@ -3,8 +3,8 @@
 The kernel is a fake; what it does is in tests/vm/test_hibernate.py.
 """
 
-import os
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -19,14 +19,13 @@ from unittest import mock
 import msgspec
 import trio
 import trio.testing
+
 from fuzzing import values
 from fuzzing.machine import GEOMETRY, TIER_PATH, Machine, machine, pair
 from fuzzing.source import Source
-
 from vswapfs.backing import claim
 from vswapfs.core.check import check
 from vswapfs.ctl import client
-from vswapfs.daemon import inspect, logs
 from vswapfs.daemon.control import ControlServer
 from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.scrub import Scrubber
@@ -51,6 +50,7 @@ from vswapfs.format.message import (
 from vswapfs.format.settings import LOG_LEVELS
 from vswapfs.format.trace import EVENTS, Events
 from vswapfs.fuse.window import PollWindow
+from vswapfs.host import loop
 from vswapfs.units import PAGE_BYTES
 
 SEEDS: Final = [bytes([kind]) + random.Random(kind).randbytes(80) for kind in range(40)]
@@ -91,9 +91,9 @@ def ask_the_daemon(lines: Iterable[bytes]) -> list[Answer]:
     with (
         kernel, device, names, behind, machine(device, behind, tier=True) as made,
         mock.patch.object(claim, "_open", _open_nothing),
-        mock.patch.object(inspect.loop, "attached_to", lambda _path: []),
+        mock.patch.object(loop, "attached_to", return_value=[]),
         mock.patch.object(trio.to_thread, "run_sync", _at_once),
-        mock.patch.object(logs.logging, "getLogger", lambda: logging.Logger("fuzz")),
+        mock.patch.object(logging, "getLogger", return_value=logging.Logger("fuzz")),
     ):  # fmt: skip
         store = made.store
         rng = random.Random(1)
@@ -154,8 +154,8 @@ class _Daemon:
         commands = TierCommands(made.store, lane, tiers, config.name)
         self.succession = succession = object.__new__(Succession)
         vars(succession).update(
-            _session=session, _supervisor_fd=os.open("/dev/null", os.O_RDONLY), supervisor_has_ended=True,
-            _handed=(), _watched=trio.Event(), _takedown_lock=None,
+            _session=session, _supervisor_fd=os.open("/dev/null", os.O_RDONLY), _handed=(),
+            supervisor_has_ended=True, _watched=trio.Event(), _takedown_lock=None,
         )  # fmt: skip
         settings = Settings(
             config, session, made.store, lane, PollWindow(lambda _on: None, 0), tiers

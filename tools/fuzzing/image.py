@@ -6,13 +6,12 @@ is, to the byte, what was written.
 
 import random
 import struct
-from collections.abc import Callable
 from typing import Final
 from unittest import mock
 
-from fuzzing.source import Source
 from xxhash import xxh3_128_digest
 
+from fuzzing.source import Source
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.errors import ImageFormatError
 from vswapfs.format.image import CHUNK_BYTES, HEADER_BYTES, Header, State, TierFound
@@ -26,7 +25,10 @@ _AREA_BYTES: Final = 4 << 20
 _KERNEL: Final = "6.1.0 #1 SMP x86_64"
 _UUID: Final = b"image of the run"
 _IMAGE: Final = random.Random(3).randbytes(1 << 16) + bytes(CHUNK_BYTES) + b"end " * 1024
-_TIERS: Final = [TierFound(b"t" * 16, b"f" * 16, "/dev/sdb1"), TierFound(b"u" * 16, b"g" * 16, "/é")]
+_TIERS: Final = [
+    TierFound(b"t" * 16, b"f" * 16, "/dev/sdb1"),
+    TierFound(b"u" * 16, b"g" * 16, "/é"),
+]
 _PATCHES_MAX: Final = 8
 _COVERED: Final = HEADER_BYTES - 16
 
@@ -112,9 +114,6 @@ _REPAIRED: Final = object()
 def _change(data: bytearray, source: Source) -> object:
     """Change fields, entries or anything; whether, and whether checksums were made right again."""
     changed: object = False
-    entry: Callable[[], int] = lambda: _HEADER.index_offset + source.number(  # noqa: E731
-        0, _HEADER.index_bytes - 1
-    )
     for _ in range(_PATCHES_MAX):
         if source.is_empty:
             break
@@ -123,7 +122,7 @@ def _change(data: bytearray, source: Source) -> object:
         if where == 0:
             at = source.choice(_FIELDS)
         elif where == 1:
-            at = entry()
+            at = _HEADER.index_offset + source.number(0, _HEADER.index_bytes - 1)
         else:
             at = source.number(0, _USED_BYTES - 1)
         width = (1, 2, 4, 8)[kind // 4 % 4]

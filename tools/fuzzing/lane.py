@@ -12,7 +12,6 @@ from typing import Final
 
 from fuzzing.machine import GEOMETRY, SWAP_INODE, Machine, machine, pair
 from fuzzing.source import Source
-
 from vswapfs.core.check import check
 from vswapfs.format.message import encode
 from vswapfs.format.trace import EVENTS
@@ -122,11 +121,10 @@ class _Drawing:
             length = source.edge((1 << 64) - 1) if source.one_in(8) else size
             mode = source.edge((1 << 32) - 1) if source.one_in(8) else source.choice(_MODES)
             return struct.pack("<QQQII", 1, offset, length, mode, 0)
-        if opcode == wire.OP_WRITE:
-            if size <= wire.MAX_REQUEST_BYTES:
-                most = min(self._write_pages_max, max(1, self._pages_left))
-                size = min(size, most * PAGE_BYTES)
-                self._pages_left -= -(-size // PAGE_BYTES)
+        if opcode == wire.OP_WRITE and size <= wire.MAX_REQUEST_BYTES:
+            most = min(self._write_pages_max, max(1, self._pages_left))
+            size = min(size, most * PAGE_BYTES)
+            self._pages_left -= -(-size // PAGE_BYTES)
         head = struct.pack("<QQIIQII", 1, offset, size, 0, 0, 0, 0)
         if opcode != wire.OP_WRITE:
             return head
@@ -311,7 +309,7 @@ def _read_request(unique: int, offset: int, size: int) -> bytes:
 
 
 def _received(end: socket.socket) -> list[bytes]:
-    found = []
+    found: list[bytes] = []
     while True:
         try:
             count = end.recv_into(_BUFFER)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fuzzing.source import EDGES, Source
-
 from vswapfs.host.region import memory_file
 
 _PATCHES_MAX: Final = 12

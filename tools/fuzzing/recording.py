@@ -8,13 +8,13 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from xxhash import xxh3_64_intdigest
+
 from fuzzing import values
 from fuzzing.source import Source
-
 from vswapfs.core import stats
 from vswapfs.ctl import feed, screen, top
 from vswapfs.ctl.history import History
@@ -27,7 +27,8 @@ from vswapfs.host.region import memory_file
 SEEDS: Final = [bytes([kind]) + random.Random(kind).randbytes(50) for kind in range(12)]
 
 _WORDS: Final = (
-    "pool", "disk", "same", "zero", "empty", "ok", "failing", "\x1b[2J", "", "é" * 50, "latency.load",
+    "pool", "disk", "same", "zero", "empty", "ok", "failing", "\x1b[2J", "", "é" * 50,
+    "latency.load",
     *(field.key for field in stats.FIELDS),
 )  # fmt: skip
 _CHANGES_MAX: Final = 6
@@ -40,8 +41,9 @@ def _sample(number: int) -> Sample:
     return Sample(
         1_700_000_000.5 + number,
         Status(
-            name="eyes0", pid=2, version="0.1.0", uptime_s=7.5, mountpoint="/run/x", swap_priority=7,
-            size_bytes=1 << 30, used_bytes=1 << 29, loop_device="/dev/loop1", swap_used_bytes=1 << 20,
+            name="eyes0", pid=2, version="0.1.0", uptime_s=7.5, mountpoint="/run/x",
+            swap_priority=7, swap_used_bytes=1 << 20, loop_device="/dev/loop1",
+            size_bytes=1 << 30, used_bytes=1 << 29,
             pages={"empty": 100, "zero": 2, "same": 3, "pool": 4, "disk": 5}, ratio=2.5,
             saved_bytes=1 << 20, pool_limit_bytes=1 << 28, pool_used_bytes=1 << 27,
             same_filled="same", hardening=[Outcome("mlockall", False, "EPERM")],
@@ -49,17 +51,14 @@ def _sample(number: int) -> Sample:
             survival="resend", supervisor_pid=1, worker_pid=2, standby_pid=None, takeovers=0,
             last_pause_ms=None,
         ),
-        Stats(figures, {key: Histogram(counts, number) for key in ("latency.load", "latency.store")}),
+        Stats(figures, {each.key: Histogram(counts, number) for each in stats.HISTOGRAMS}),
     )  # fmt: skip
 
 
 _CONTENT: Final = [
-    json.loads(recording.line(0, content).partition(b" ")[2])
-    for content in (
-        recording.Header(recording.VERSION, "eyes0", 1.0),
-        *(_sample(number) for number in range(3)),
-        recording.End(3),
-    )
+    msgspec.to_builtins(recording.Header(recording.VERSION, "eyes0", 1.0)),
+    *(msgspec.to_builtins(_sample(number)) for number in range(3)),
+    msgspec.to_builtins(recording.End(3)),
 ]
 _fd: Final = memory_file("fuzz", 0)
 _PATH: Final = f"/proc/self/fd/{_fd}"
@@ -93,7 +92,7 @@ def _file(source: Source) -> bytes:
         text = msgspec.json.encode(content)
         if source.one_in(24):
             text = values.mutilate(source, text).replace(b"\n", b" ")
-        encoded.append(b"%016x %b\n" % (recording.xxh3_64_intdigest(text, seed=number), text))
+        encoded.append(b"%016x %b\n" % (xxh3_64_intdigest(text, seed=number), text))
     whole = b"".join(encoded)
     if raw % 8 == 3:
         at = source.number(0, len(whole) - 1)
@@ -103,25 +102,16 @@ def _file(source: Source) -> bytes:
 
 def _replace(source: Source, lines: list[Any]) -> None:
     """Go down from a line to some value, and put another in its place, or take it away."""
-    put: Callable[[Any], None] = lambda _value: None  # noqa: E731
-    at: Any = source.choice(lines)
-    while isinstance(at, dict | list) and at:
-        inner = at
-        key = source.number(0, len(at) - 1)
-        if isinstance(at, dict):
-            name = list(at)[key]
-            if source.one_in(16):
-                del at[name]
-                return
-            at = at[name]
-            put = lambda value, inner=inner, name=name: inner.__setitem__(name, value)  # noqa: E731
-        else:
-            if source.one_in(16):
-                del at[key]
-                return
-            at = at[key]
-            put = lambda value, inner=inner, key=key: inner.__setitem__(key, value)  # noqa: E731
-        if source.one_in(8):
-            break
-    kind = {bool: bool, int: int, float: float, str: str}.get(type(at), type(None))
-    put(values.value(source, kind, _WORDS))
+    holder: Any = lines
+    key: Any = source.number(0, len(lines) - 1)
+    while isinstance(holder[key], dict | list) and holder[key] and not source.one_in(8):
+        holder = holder[key]
+        key = source.number(0, len(holder) - 1)
+        if isinstance(holder, dict):
+            key = list(holder)[key]
+    if source.one_in(16):
+        del holder[key]
+        return
+    kind = type(holder[key])
+    due = kind if kind in (bool, int, float, str) else type(None)
+    holder[key] = values.value(source, due, _WORDS)

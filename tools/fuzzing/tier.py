@@ -4,14 +4,15 @@ Whatever the file holds becomes findings, or one of the errors of the tree. What
 was written: a record that is not said to be damaged has the page that the image was made with.
 """
 
+import os
 import random
 from typing import Final
 from unittest import mock
 
-from fuzzing.patches import PatchedFile
-from fuzzing.source import Source
 from xxhash import xxh3_64_intdigest
 
+from fuzzing.patches import PatchedFile
+from fuzzing.source import Source
 from vswapfs.backing import claim
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.ctl import log
@@ -134,14 +135,14 @@ def _check_and_dump(*, with_records: bool) -> None:
 
 def _claimed() -> None:
     """As a tier to be taken, and as one that an image of the machine names."""
-    with mock.patch.object(claim, "_signature", lambda _path: None):
+    with mock.patch.object(claim, "_signature", return_value=None):
         for owner, overwrite in (("fuzz", False), ("other", True), ("other", False)):
             try:
                 taken = claim._open("fuzz", _file.path, 4 << 20, overwrite, owner)
             except VswapError:
                 continue
-            claim.os.close(taken.fd)
-    with mock.patch.object(tiers.os, "O_DIRECT", 0):  # there is none for files in memory
+            os.close(taken.fd)
+    with mock.patch.object(os, "O_DIRECT", 0):  # there is none for files in memory
         try:
             tiers.look_at([_file.path])
         except HostError:
@@ -153,7 +154,7 @@ def _read_by_the_daemon(source: Source) -> None:
     slot = source.number(0, _SLOTS - 2)
     offset = slot_offset_bytes(slot, _SEGMENT_BYTES)
     backing = MemoryBacking(len(_IMAGE))
-    found = claim.os.pread(_file.fd, _SEGMENT_BYTES, offset)
+    found = os.pread(_file.fd, _SEGMENT_BYTES, offset)
     backing._data[offset : offset + len(found)] = found
     segment = scratch(_SEGMENT_BYTES)
     header = _HEADERS[slot]

@@ -9,6 +9,7 @@ import typing
 from typing import Any, Final
 
 import msgspec
+
 from fuzzing.source import Source
 
 _DEPTH_MAX: Final = 3

@@ -50,8 +50,8 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
 
     What an earlier run of the instance ``owner`` left there is nobody's any more.
 
-    Raises UsageError for a size or path no tier can have and HostError for everything else; nothing at
-    ``path`` was changed then.
+    Raises UsageError for a size or path no tier can have and HostError for everything else; nothing
+    at ``path`` was changed then.
     """
     if size_bytes < TIER_MIN_BYTES or size_bytes % PAGE_BYTES:
         raise UsageError(
