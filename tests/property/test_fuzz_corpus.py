@@ -56,7 +56,7 @@ def test_there_is_no_corpus_without_a_target() -> None:
 
 def test_more_memory_than_allowed_is_a_finding() -> None:
     with pytest.raises(MemoryError), limits.memory():
-        bytearray(limits.MEMORY_BYTES + 1)
+        bytearray(limits.MEMORY_BYTES + (1 << 20))
 
 
 def test_a_run_that_does_not_end_is_a_finding() -> None:
