@@ -84,8 +84,9 @@ def _file(source: Source) -> bytes:
         return source.rest()
     lines = json.loads(json.dumps(_CONTENT))
     for _ in range(source.number(0, _CHANGES_MAX)):
-        _replace(source, lines)
-    if raw % 8 == 2:
+        if lines:
+            _replace(source, lines)
+    if raw % 8 == 2 and lines:
         lines.insert(source.number(0, len(lines)), source.choice(lines))
     encoded = []
     for number, content in enumerate(lines):
@@ -94,7 +95,7 @@ def _file(source: Source) -> bytes:
             text = values.mutilate(source, text).replace(b"\n", b" ")
         encoded.append(b"%016x %b\n" % (xxh3_64_intdigest(text, seed=number), text))
     whole = b"".join(encoded)
-    if raw % 8 == 3:
+    if raw % 8 == 3 and whole:
         at = source.number(0, len(whole) - 1)
         return whole[:at] + source.take(3) + whole[at + source.number(0, 3) :]
     return whole[: source.number(0, len(whole))] if raw % 8 == 4 else whole
