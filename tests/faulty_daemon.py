@@ -70,10 +70,10 @@ def wedged() -> None:
     """The lane answers nothing any more while $FAULT_FILE exists."""
     serve = Lane._serve
 
-    def faulty(self: Lane) -> None:
+    def faulty(self: Lane, count: int) -> None:
         while Path(os.environ["FAULT_FILE"]).exists():
             time.sleep(0.05)
-        serve(self)
+        serve(self, count)
 
     Lane._serve = faulty  # type: ignore[method-assign]
 

@@ -86,7 +86,13 @@ def test_the_command_line_counts_more(
         ('size = "1G"\ntier = "/t:1G"', "tier = '/t:1G': it is a list of strings"),
         ('size = "ram +"', "'ram +' is not a size: it ends too early"),
         ("", "Missing option '--size'"),
+        (f"size = {'[' * 3000}", "is not TOML: it is nested too deeply"),
+        (f"size = {'9' * 5000}", "is not TOML: Exceeds the limit"),
+        (f"size = 0x{'f' * 5000}", "size: a number has too many digits"),
+        (f"tier = [0x{'f' * 5000}]", "tier: a number has too many digits"),
+        (f'size = "{"(" * 3000}ram"', "is not a size: it is longer than"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_wrong_files(
     vswapctl: Vswapctl, started: list[Config], tmp_path: Path, text: str, error: str
@@ -135,7 +141,14 @@ def test_expressions(text: str, size_bytes: int) -> None:
         ("* ram", "'*' is not where it can be"),
         ("1G - ram", "at least 1M is needed"),
         ("__import__('os')", "is not understood"),
+        ("(" * 2000 + "ram", "is longer than"),
+        ("0-" + "9" * 400, "is longer than"),
+        ("9*" * 30000 + "9", "is longer than"),
+        ("1G-" * 66 + "9", "at least 1M is needed"),
+        ("0 - " + "9" * 190, "at least 1M is needed"),
+        ("(" * 199 + ")", "is not where it can be"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_wrong_expressions(text: str, error: str) -> None:
     with pytest.raises(UsageError) as caught:

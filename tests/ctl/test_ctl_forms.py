@@ -64,6 +64,21 @@ def test_tier_refused(text: str, said: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("path", ["/a\udcff", "/a\0b"])
+def test_a_path_that_no_message_can_carry(path: str) -> None:
+    """Bytes that are not UTF-8 come from the command line like that; a zero byte from a file."""
+    with pytest.raises(UsageError, match="is not a path") as caught:
+        forms.parse_tier(f"{path}:4M")
+    assert caught.value.message.isprintable()
+
+
+def test_mount_refuses_such_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.execv", lambda path, arguments: None)
+    result = CliRunner().invoke(vswapfs, ["/m\udcff", "--size", "1G"])
+    assert result.exit_code == 2
+    assert "is not a path" in result.stderr
+
+
 def test_budget() -> None:
     assert forms.parse_budget_bytes("20G/day") == forms.parse_budget_bytes("20gib/Day") == 20 << 30
 

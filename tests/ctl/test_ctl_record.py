@@ -1,19 +1,26 @@
 """record and replay: what was written comes back, and what was changed since does not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from ctl.conftest import Vswapctl
 from ctl.fake_daemon import FakeDaemon
+from xxhash import xxh3_64_intdigest
 
-from vswapfs.ctl import client
+from vswapfs.ctl import client, feed
 from vswapfs.ctl import top as commands
+from vswapfs.ctl.history import History
+from vswapfs.ctl.screen import Shown, draw
 from vswapfs.errors import RecordingError
 from vswapfs.format import recording
 from vswapfs.format.message import AskSample, Failure
@@ -170,3 +177,69 @@ def test_a_view_needs_a_terminal(vswapctl: Vswapctl) -> None:
     assert result.exit_code == 2
     assert "this needs a terminal" in result.stderr
     assert vswapctl("replay", str(RECORDED)).exit_code == 2
+
+
+def with_first_sample(change: Callable[[dict[str, Any]], object]) -> list[bytes]:
+    """The recording with another first sample, whose checksum is right."""
+    lines = RECORDED.read_bytes().splitlines(keepends=True)
+    sample = json.loads(lines[1].partition(b" ")[2])
+    change(sample)
+    text = msgspec.json.encode(sample)
+    lines[1] = b"%016x %b\n" % (xxh3_64_intdigest(text, seed=1), text)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sample: sample.update(unix_s=1e300),
+        lambda sample: sample.update(unix_s=-5.0),
+        lambda sample: sample["status"].update(size_bytes=10**400),
+        lambda sample: sample["status"]["pages"].update(pool=1 << 60, disk=1 - (1 << 60)),
+        lambda sample: sample["stats"]["values"].update({"memory.total_bytes": 1e300}),
+        lambda sample: sample["stats"]["histograms"]["latency.load"]["counts"].pop(),
+        lambda sample: sample["stats"]["histograms"]["latency.load"]["counts"].append(-1),
+    ],
+    ids=["far time", "time below 0", "size", "pages below 0", "figure", "short", "negative count"],
+)
+def test_a_sample_that_cannot_be_is_damage(change: Callable[[dict[str, Any]], object]) -> None:
+    """Its checksum is right, so it reached the view, which died of it."""
+    with pytest.raises(RecordingError, match=r"damaged in line 2: impossible"):
+        next(recording.read_samples(with_first_sample(change)[1:], "x"))
+
+
+@pytest.mark.parametrize("interval_s", [0.0, -1.0, 1e9])
+def test_an_interval_that_cannot_be(interval_s: float) -> None:
+    first = recording.line(0, recording.Header(recording.VERSION, "a", interval_s))
+    with pytest.raises(RecordingError, match="damaged in line 1: impossible"):
+        recording.read_header(first, "x")
+
+
+def test_counters_that_go_down_are_drawn() -> None:
+    history = History()
+    samples = list(recording.read_samples(RECORDED.read_bytes().splitlines(True)[1:], "x"))
+    for number, loaded in enumerate((5, 6, 1)):
+        samples[number].stats.values["pages.loaded_total"] = loaded
+        history.add(samples[number])
+        assert draw(history, Shown(1.0), 80, 23)
+
+
+@pytest.mark.parametrize("rest", [b"[" * 100_000, b'"\xff"'], ids=["deep", "not UTF-8"])
+def test_what_is_not_json_is_no_recording(rest: bytes) -> None:
+    with pytest.raises(RecordingError, match="not a recording"):
+        recording.read_header(b"0" * 16 + b" " + rest + b"\n", "x")
+    with pytest.raises(RecordingError, match="damaged in line 2"):
+        next(recording.read_samples([b"%016x %b\n" % (xxh3_64_intdigest(rest, seed=1), rest)], "x"))
+
+
+def test_a_line_without_an_end_is_not_read_to_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    path.write_bytes(b"".join(RECORDED.read_bytes().splitlines(keepends=True)[:2]))
+    os.truncate(path, 256 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecordingError, match="cut short after 1 samples"):
+            list(feed.read(str(path), "a.rec")[1])
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

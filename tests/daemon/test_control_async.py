@@ -97,3 +97,26 @@ async def test_a_handler_of_the_namespace_never_raises_anything_but_fuseerror() 
     with pytest.raises(pyfuse3.FUSEError):
         await namespace.getattr(pyfuse3.InodeT(99), CONTEXT())
     assert namespace.internal_errors == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"stats","x":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"type":"stats","x":' + b'{"a":' * 5000 + b"}\n",
+        b'{"type":"tier-remove","path":"\xff"}',
+        b'{"type":"\xff"}',
+        b"\0",
+    ],
+    ids=["lists in lists", "objects in objects", "not UTF-8", "type not UTF-8", "no JSON"],
+)
+async def test_what_is_no_request_is_no_defect(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "control"
+    server = ControlServer(str(path), handler)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        failure = await answer(path, line + b"\n")
+        assert isinstance(failure, message.Failure)
+        assert (failure.exit_code, failure.message[:13]) == (2, "not a request")
+        assert server.internal_errors == 0
+        nursery.cancel_scope.cancel()

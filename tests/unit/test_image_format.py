@@ -243,6 +243,37 @@ def test_a_header_that_says_what_cannot_be(made: Made) -> None:
     assert "3 chunks for" in refusal(made)
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"index_bytes": 8}, "index of 8 bytes for 8 chunks and 2 tiers"),
+        ({"index_bytes": 4 << 20}, "index of 4194304 bytes for 8 chunks"),
+        ({"index_offset": 8192}, "8 chunks before byte 8192"),
+        ({"tier_count": 1 << 31}, "2147483648 tiers"),
+    ],
+)
+def test_an_index_that_cannot_be(made: Made, change: dict[str, int], text: str) -> None:
+    """It is not read: it may be as large as the area."""
+    write_header(made.backing, replace(made.header, **change))  # type: ignore[arg-type]
+    assert text in refusal(made)
+
+
+def test_a_kernel_that_is_no_text(made: Made) -> None:
+    covered = bytearray(made.header.pack()[: HEADER_BYTES - 16])
+    covered[104] = 0xFF
+    made.backing._data[:HEADER_BYTES] = covered + xxh3_128_digest(covered)
+    assert "byte 104" in refusal(made)
+
+
+def test_a_tier_whose_path_is_no_text(made: Made) -> None:
+    at = made.header.index_offset
+    index = bytearray(made.read(at, made.header.index_bytes))
+    index[-1] = 0xFF
+    made.backing._data[at : at + len(index)] = index
+    write_header(made.backing, replace(made.header, index_checksum=xxh3_128_digest(index)))
+    assert "is not a path" in refusal(made)
+
+
 def test_until_all_is_written_there_is_no_image() -> None:
     """A power cut at any time before the header: what was flushed, and whatever else arrived."""
     data = contents(3 * CHUNK_BYTES)

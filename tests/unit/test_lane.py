@@ -1,12 +1,14 @@
 """The lane without a kernel: its device is a socket pair, which keeps messages apart."""
 
 import contextlib
+import errno
 import os
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 
+import pytest
 from regions import make_buffers
 
 from vswapfs.core.buffers import Geometry
@@ -18,6 +20,7 @@ from vswapfs.fuse.window import PollWindow
 from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES
 
+PAGES = 1024
 SWAP_INODE = 2
 OP_OPEN = 14
 
@@ -30,7 +33,7 @@ def request_bytes(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:
 @contextlib.contextmanager
 def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket.socket, ...]]:
     """The kernel's end of the device and pyfuse3's end of the pair, of a lane that runs."""
-    geometry = Geometry(1024, 16, 1 << 16)
+    geometry = Geometry(PAGES, 16, 1 << 16)
     store = Store(geometry, make_buffers(geometry), SameFilled.SAME, 1)
     kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -92,3 +95,69 @@ def test_what_is_left_is_served_before_what_is_new() -> None:
             wire.WRITE_REPLY.size, 0, 5, PAGE_BYTES, 0
         )
         assert kernel.recv(SLOT_BYTES)[wire.OUT_HEADER_BYTES :] == page
+
+
+def read_or_write(opcode: int, unique: int, page: int, size: int, data: bytes = b"") -> bytes:
+    body = struct.pack("<QQIIQII", 1, page * PAGE_BYTES, size, 0, 0, 0, 0)
+    return request_bytes(opcode, unique, SWAP_INODE, body + data)
+
+
+def cut(request: bytes, length: int) -> bytes:
+    """A request of that length, which it says itself."""
+    return struct.pack("<I", length) + request[4:length]
+
+
+PAGE_OF_X = b"x" * PAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        # The rest would be what an earlier request left in the buffer.
+        read_or_write(wire.OP_WRITE, 6, 1, PAGE_BYTES, PAGE_OF_X)[:1000],
+        cut(read_or_write(wire.OP_WRITE, 6, 1, PAGE_BYTES, PAGE_OF_X), 1000),
+        read_or_write(wire.OP_WRITE, 6, 1, 2 * PAGE_BYTES, PAGE_OF_X),
+        read_or_write(wire.OP_WRITE, 6, 1, PAGE_BYTES, PAGE_OF_X) + b"more",
+        cut(read_or_write(wire.OP_READ, 6, 1, PAGE_BYTES), 48),
+        cut(read_or_write(wire.OP_FALLOCATE, 6, 1, PAGE_BYTES), 64),
+        read_or_write(wire.OP_READ, 6, 0, PAGES * PAGE_BYTES),
+        read_or_write(OP_OPEN, 6, 0, 0)[:60],
+        cut(read_or_write(wire.OP_INIT, 6, 0, 0), 50),
+    ],
+    ids=[
+        "a write that was cut", "a cut write that says so", "a write of more than it has",
+        "a write with more", "a cut read", "a cut fallocate", "a read that is too large",
+        "a request for pyfuse3 that was cut", "a cut INIT",
+    ],
+)  # fmt: skip
+def test_a_malformed_request_is_refused_and_changes_nothing(wrong: bytes) -> None:
+    with served(None, []) as (kernel, names):
+        kernel.send(read_or_write(wire.OP_WRITE, 5, 0, PAGE_BYTES, b"left".ljust(PAGE_BYTES)))
+        assert kernel.recv(SLOT_BYTES)
+        kernel.send(wrong)
+        refused = wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, -errno.EINVAL, 6)
+        assert kernel.recv(SLOT_BYTES) == refused
+        kernel.send(read_or_write(wire.OP_READ, 7, 1, 2 * PAGE_BYTES))
+        assert kernel.recv(SLOT_BYTES)[wire.OUT_HEADER_BYTES :] == bytes(2 * PAGE_BYTES)
+        names.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            names.recv(SLOT_BYTES)
+
+
+@pytest.mark.parametrize("length", [1, 8, 39])
+def test_what_is_no_request_has_no_answer(length: int) -> None:
+    with served(None, []) as (kernel, _names):
+        kernel.send(read_or_write(wire.OP_READ, 5, 0, PAGE_BYTES)[:length])
+        kernel.send(read_or_write(wire.OP_READ, 6, 0, PAGE_BYTES))
+        assert wire.OUT_HEADER.unpack_from(kernel.recv(SLOT_BYTES))[2] == 6
+
+
+def test_init_that_is_answered_with_an_error_does_not_end_the_lane() -> None:
+    refused = wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, -errno.EPROTO, 5)
+    with served(None, []) as (kernel, names):
+        kernel.send(read_or_write(wire.OP_INIT, 5, 0, 0))
+        assert names.recv(SLOT_BYTES)
+        names.send(refused)
+        assert kernel.recv(SLOT_BYTES) == refused
+        kernel.send(read_or_write(wire.OP_READ, 6, 0, PAGE_BYTES))
+        assert wire.OUT_HEADER.unpack_from(kernel.recv(SLOT_BYTES))[2] == 6

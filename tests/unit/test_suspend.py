@@ -4,6 +4,7 @@ The kernel is a fake; what it does is in tests/vm/test_hibernate.py.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -256,3 +257,16 @@ def test_a_tier_that_was_written_is_refused(tmp_path: Path) -> None:
         tiers.compare(found)
     with pytest.raises(HostError, match="it is a file"):
         tiers.refuse_files([str(path)])
+
+
+@pytest.mark.parametrize(("slots", "size_mib"), [((1 << 42) - 1, 4), (4, 4), (3, 0)])
+def test_a_tier_that_ends_before_its_slots_is_refused_at_once(
+    tmp_path: Path, slots: int, size_mib: int
+) -> None:
+    path = tmp_path / "tier"
+    superblock = Superblock(b"u" * 16, "vswap0", SEGMENT_MIN_BYTES, slots, 1, 1)
+    path.write_bytes(superblock.pack())
+    if size_mib:
+        os.truncate(path, size_mib << 20)
+    with pytest.raises(HostError, match="ends at byte"):
+        tiers.look_at([str(path)])

@@ -85,6 +85,7 @@ def test_every_bit_of_a_superblock_counts() -> None:
         (12, struct.pack("<I", 3 * MIB), "segments of 3145728 bytes"),
         (12, struct.pack("<I", MIB // 2), "segments of 524288 bytes"),
         (12, struct.pack("<I", 0), "segments of 0 bytes"),
+        (12, struct.pack("<I", 1 << 31), "segments of 2147483648 bytes"),  # to be read whole
         (16, struct.pack("<Q", 2), "impossible geometry: 2 slots"),
         (16, struct.pack("<Q", 1 << 43), "impossible geometry"),
         (48, b"\xff", "is not a name"),

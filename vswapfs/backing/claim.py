@@ -51,8 +51,8 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
 
     What an earlier run of the instance ``owner`` left there is nobody's any more.
 
-    Raises UsageError for a size no tier can have and HostError for everything else; nothing at
-    ``path`` was changed then.
+    Raises UsageError for a size or path no tier can have and HostError for everything else; nothing
+    at ``path`` was changed then.
     """
     if size_bytes < TIER_MIN_BYTES or size_bytes % PAGE_BYTES:
         raise UsageError(
@@ -60,6 +60,8 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
             f"least {TIER_MIN_SEGMENTS} segments",
             remedy=f"at least {format_size(TIER_MIN_BYTES)}",
         )
+    if "\0" in path:
+        raise UsageError(f"{path!r} is not a path: there is a zero byte in it")
     step = f"open tier {path}"
     # Before the path is touched: to ask for a file of our own mount would be to wait for ourselves.
     if user := used_as_swap_or_loop(path):

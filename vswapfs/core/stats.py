@@ -104,6 +104,7 @@ FIELDS: tuple[Field, ...] = (
     Field("refusals.pool_full", Unit.COUNT, "stores refused with ENOSPC: pool limit", total=True),
     Field("refusals.out_of_range", Unit.COUNT, "writes beyond the end of the area", total=True),
     Field("refusals.fallocate_mode", Unit.COUNT, "FALLOCATE modes not supported", total=True),
+    Field("refusals.malformed", Unit.COUNT, "requests that lack bytes or are too long", total=True),
     Field("refusals.forward_busy", Unit.COUNT, "requests pyfuse3 did not take", total=True),
     Field(
         "refusals.patterns_full", Unit.PAGES, "same-filled, but compressed: table full", total=True

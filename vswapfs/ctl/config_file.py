@@ -57,12 +57,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}", remedy="man vswapfs.toml"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}", remedy="man vswapfs.toml") from None
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with too many digits
+        why = str(error)
+    raise UsageError(f"{path} is not TOML: {why}", remedy="man vswapfs.toml")
 
 
 def _check(path: Path, key: str, value: Any, option: click.Option) -> Any:
     """The value as the option takes it from the command line."""
+    try:
+        shown = repr(value)
+    except ValueError:  # of more than 4300 decimal digits, and so written in hexadecimal ones
+        raise UsageError(f"{path}: {key}: a number has too many digits") from None
     if option.is_flag:
         rule, fits = "true or false", isinstance(value, bool)
     elif option.multiple:
@@ -72,5 +79,5 @@ def _check(path: Path, key: str, value: Any, option: click.Option) -> Any:
         rule = "a string or a whole number"
         fits = isinstance(value, str | int) and not isinstance(value, bool)
     if not fits:
-        raise UsageError(f"{path}: {key} = {value!r}: it is {rule}", remedy="man vswapfs.toml")
+        raise UsageError(f"{path}: {key} = {shown}: it is {rule}", remedy="man vswapfs.toml")
     return value if option.is_flag or option.multiple else str(value)

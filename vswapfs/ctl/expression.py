@@ -16,6 +16,8 @@ from vswapfs.units import parse_size_bytes
 _TOKEN: Final = re.compile(r"\s*(?:(\d[\d.]*[a-z]*)|(ram|min|max)\b|([-+*/(),]))", re.IGNORECASE)
 _IS_EXPRESSION: Final = re.compile(r"[-+*/(),]|ram", re.IGNORECASE)
 _MIB: Final = 1 << 20
+_LENGTH_MAX: Final = 200
+"""So parentheses cannot be too deep, nor numbers too large."""
 _RULE: Final = (
     "an expression has sizes and numbers, ram (the machine's memory), + - * /, min(), max() and "
     "parentheses"
@@ -53,6 +55,9 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        if len(text) > _LENGTH_MAX:
+            self._text = f"{text[:20]}..."
+            raise self._wrong(f"it is longer than {_LENGTH_MAX} characters")
         self._tokens: list[str] = []
         at = 0
         while at < len(text.rstrip()):

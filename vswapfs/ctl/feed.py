@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from vswapfs.ctl import client, instances
 from vswapfs.errors import InstanceError, UsageError
 from vswapfs.format import recording
-from vswapfs.format.message import AskSample, Sample
+from vswapfs.format.message import LINE_MAX_BYTES, AskSample, Sample
 
 _LINE_MAX_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 3.0
@@ -93,5 +93,7 @@ def read(path: str, called: str) -> tuple[recording.Header, Iterator[Sample]]:
 
 def _samples(path: str, called: str) -> Iterator[Sample]:
     with Path(path).open("rb") as file:
-        file.readline()
-        yield from recording.read_samples(file, called)
+        file.readline(_LINE_MAX_BYTES)
+        # One that is longer comes in parts, of which the first has no end: it is cut short.
+        lines = iter(lambda: file.readline(LINE_MAX_BYTES), b"")
+        yield from recording.read_samples(lines, called)

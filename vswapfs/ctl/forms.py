@@ -54,6 +54,12 @@ def absolute(path: str) -> str:
     """
     if not path:
         raise UsageError("'' is not a path: it is empty", remedy="give one that tier list shows")
+    if "\0" in path or any("\ud800" <= character <= "\udfff" for character in path):
+        raise UsageError(
+            f"{path!r} is not a path that the daemon can be told: it has to be UTF-8, without a "
+            "zero byte",
+            remedy="a link with another name leads there too",
+        )
     return str(Path(path).absolute())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from vswapfs import __version__
-from vswapfs.ctl import launch
+from vswapfs.ctl import forms, launch
 from vswapfs.ctl.options import ReportingRootCommand, area_options
 from vswapfs.format import instance
 from vswapfs.format.message import Config
@@ -41,7 +41,7 @@ def vswapfs(mountpoint: str, name: str, **area: Any) -> None:
     # Resolved, because the kernel lists a mount by its path without links.
     config = Config(
         name=instance.check_name(name),
-        mountpoint=str(Path(mountpoint).resolve()),
+        mountpoint=str(Path(forms.absolute(mountpoint)).resolve()),
         swap=False,
         **area,
     )

@@ -140,7 +140,7 @@ def _traffic(history: History, width: int) -> list[Text]:
 def _spark(rate: Rate, most: float) -> str:
     if rate is None:
         return " "
-    return _SPARKS[round(rate / most * (len(_SPARKS) - 1))] if most > 0 else _SPARKS[0]
+    return _SPARKS[round(max(0.0, rate) / most * (len(_SPARKS) - 1))] if most > 0 else _SPARKS[0]
 
 
 def _latency(history: History) -> list[Text]:

@@ -18,12 +18,16 @@ SEGMENT_BYTES: Final = SEGMENT_MAX_BYTES
 SEGMENT_CAPACITY: Final = 1 << 22
 """Segments that pool and tiers may have together: 4 TiB of them. The table is sparse."""
 AUTO_LIMIT_FIRST_SEGMENTS: Final = 64
+WRITE_BUDGET_MAX_BYTES: Final = 1 << 50
+"""Of a day. Superblocks hold 64 bits of what was spent; no medium writes that much."""
 POOL_MIN_SEGMENTS: Final = HEAD_COUNT + RESERVE_SEGMENTS + 1
 
 
 def make_geometry(config: Config) -> Geometry:
-    """Check the sizes and the watermarks, and return the store's geometry."""
+    """Check the sizes, the watermarks and the budget, and return the store's geometry."""
     check_watermarks(config.writeback_start_pct, config.writeback_stop_pct)
+    if config.write_budget_bytes_per_day is not None:
+        check_write_budget(config.write_budget_bytes_per_day)
     size_bytes = config.size_bytes
     if size_bytes % PAGE_BYTES:
         down = size_bytes // PAGE_BYTES * PAGE_BYTES
@@ -83,4 +87,14 @@ def check_watermarks(start_pct: int, stop_pct: int) -> None:
             f"writeback cannot start at {start_pct} % of the pool limit and stop at {stop_pct} %: "
             "it has to stop at less than where it starts",
             remedy="for example writeback-start 90 and writeback-stop 80",
+        )
+
+
+def check_write_budget(bytes_per_day: int) -> None:
+    """Raises UsageError."""
+    if not 0 < bytes_per_day <= WRITE_BUDGET_MAX_BYTES:
+        raise UsageError(
+            f"a write budget of {bytes_per_day} bytes a day: more than 0, and at most "
+            f"{WRITE_BUDGET_MAX_BYTES}",
+            remedy="for example 20G/day, or none",
         )

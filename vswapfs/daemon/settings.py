@@ -17,6 +17,7 @@ from vswapfs.daemon.config import (
     SEGMENT_BYTES,
     check_pool_limit,
     check_watermarks,
+    check_write_budget,
 )
 from vswapfs.daemon.logs import set_level
 from vswapfs.daemon.tiering import Tiering
@@ -137,8 +138,10 @@ class Settings:
         self._keep("recompress", value)
 
     def _write_budget(self, value: Value) -> None:
-        if value is not None and (type(value) is not int or value <= 0):
-            raise _wrong("write_budget_bytes_per_day", value, "a number of bytes above 0, or null")
+        if value is not None:
+            if type(value) is not int:
+                raise _wrong("write_budget_bytes_per_day", value, "a number of bytes, or null")
+            check_write_budget(value)
         tiering = self._tiering
         if value is None:
             tiering.budget = None

@@ -123,6 +123,8 @@ class Succession:
             )
         try:
             supervisor_fd = os.pidfd_open(pid)
+        except OverflowError:
+            raise HostError(f"watch process {pid}", "no process has that number") from None
         except OSError as error:
             raise HostError(f"watch process {pid}", error.strerror or "") from None
         os.close(self._supervisor_fd)

@@ -47,6 +47,8 @@ from vswapfs.format.record import CODEC_NAMES
 HEADER_BYTES: Final = 4096
 BLOCK_BYTES: Final = 4096
 CHUNK_BYTES: Final = 1 << 20
+TIERS_MAX: Final = 255
+"""As many as an instance can have."""
 AREA_MIN_BYTES: Final = 1 << 24
 MAGIC: Final = b"vswhibr\0"
 
@@ -54,6 +56,7 @@ _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<8sII16sQQQQQIIII16s256s")
 _CHUNK: Final = struct.Struct("<II16s")
 _TIER: Final = struct.Struct("<16s16sH")
+_PATH_MAX_BYTES: Final = 65535
 _CHECKSUM_BYTES: Final = 16
 _COVERED: Final = HEADER_BYTES - _CHECKSUM_BYTES
 
@@ -161,6 +164,10 @@ class Header:
             )
         if state not in list(State) or pad:
             raise ImageFormatError(f"header, byte 12: state {state} is not known")
+        try:
+            kernel_name = kernel.rstrip(b"\0").decode("ascii")
+        except UnicodeDecodeError:
+            raise ImageFormatError(f"header, byte 104: {kernel!r} is no kernel's name") from None
         header = cls(
             State(state),
             uuid,
@@ -173,7 +180,7 @@ class Header:
             chunk_count,
             tier_count,
             index_checksum,
-            kernel.rstrip(b"\0").decode("ascii"),
+            kernel_name,
             _TIMES.unpack_from(data, _HEADER.size),
         )
         chunks = -(-header.image_bytes // CHUNK_BYTES)
@@ -183,7 +190,22 @@ class Header:
                 f"header: impossible: {header.chunk_count} chunks for {header.image_bytes} bytes, "
                 f"index up to byte {end} of {header.area_bytes}"
             )
+        header._check_index()
         return header
+
+    def _check_index(self) -> None:
+        """Raises ImageFormatError if it cannot be that large, or there: it is read as a whole."""
+        least = self.chunk_count * _CHUNK.size + self.tier_count * _TIER.size
+        most = least + self.tier_count * _PATH_MAX_BYTES
+        if self.tier_count > TIERS_MAX or not least <= self.index_bytes <= most:
+            raise ImageFormatError(
+                f"header: impossible: an index of {self.index_bytes} bytes for {self.chunk_count} "
+                f"chunks and {self.tier_count} tiers"
+            )
+        if self.chunk_count and self.index_offset < HEADER_BYTES + self.chunk_count * BLOCK_BYTES:
+            raise ImageFormatError(
+                f"header: impossible: {self.chunk_count} chunks before byte {self.index_offset}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,5 +304,9 @@ def tiers_in(header: Header, index: memoryview) -> Iterator[TierFound]:
             raise ImageFormatError(f"index: cut off after {len(index)} bytes")
         uuid, fingerprint, length = _TIER.unpack_from(index, at)
         at += _TIER.size
-        yield TierFound(uuid, fingerprint, bytes(index[at : at + length]).decode())
+        path = bytes(index[at : at + length])
+        try:
+            yield TierFound(uuid, fingerprint, path.decode())
+        except UnicodeDecodeError:
+            raise ImageFormatError(f"index: {path!r} is not a path") from None
         at += length

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from vswapfs.format import settings
+from vswapfs.format.decode import decode
 from vswapfs.format.settings import AskSet, Changed
 from vswapfs.format.table import Area, AskTable, Segments, Words
 from vswapfs.format.trace import AskTrace, Events
@@ -384,12 +385,14 @@ def encode(message: Any) -> bytes:
 
 def decode_request(line: bytes) -> Request:
     """Raises msgspec.MsgspecError (ValueError) on anything that is not a request."""
-    return _requests.decode(line)
+    return decode(_requests, line)
 
 
 def decode_answer(line: bytes) -> Answer:
-    return _answers.decode(line)
+    """Raises msgspec.MsgspecError (ValueError) on anything that is not an answer."""
+    return decode(_answers, line)
 
 
 def decode_config(line: bytes | str) -> Config:
-    return _configs.decode(line)
+    """Raises msgspec.MsgspecError (ValueError) on anything that is not a configuration."""
+    return decode(_configs, line)

@@ -38,6 +38,7 @@ SUPERBLOCK_BYTES: Final = 4096
 SUPERBLOCK_COPY_OFFSET: Final = 524288
 SEGMENT_HEADER_BYTES: Final = 64
 SEGMENT_MIN_BYTES: Final = 2 * SUPERBLOCK_COPY_OFFSET  # the copy lies in the first segment
+SEGMENT_MAX_BYTES: Final = 1 << 26  # whoever reads a segment has it in memory
 TIER_MIN_SEGMENTS: Final = 4  # one is taken by the superblock
 
 _VERSION: Final = 1
@@ -220,10 +221,11 @@ def _check_version(what: str, version: int) -> None:
 
 
 def _check_geometry(segment_bytes: int, slot_count: int) -> None:
-    if segment_bytes < SEGMENT_MIN_BYTES or segment_bytes & (segment_bytes - 1):
+    possible = SEGMENT_MIN_BYTES <= segment_bytes <= SEGMENT_MAX_BYTES
+    if not possible or segment_bytes & (segment_bytes - 1):
         raise TierFormatError(
             f"superblock: impossible geometry: segments of {segment_bytes} bytes; a power of two "
-            f"from {SEGMENT_MIN_BYTES}"
+            f"from {SEGMENT_MIN_BYTES} to {SEGMENT_MAX_BYTES}"
         )
     if not TIER_MIN_SEGMENTS <= slot_count + 1 <= _TIER_MAX_BYTES // segment_bytes:
         raise TierFormatError(f"superblock: impossible geometry: {slot_count} slots")

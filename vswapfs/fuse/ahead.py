@@ -70,3 +70,20 @@ class DecodedAhead:
             return None
         store.loaded_total += 1
         return data
+
+    def load(self, first: int, stop: int) -> tuple[list[bytes], LostPageError | None]:
+        """The pages, or those before the first that is lost, and why it is: a short reply makes the
+        kernel ask for the rest by itself, so that readahead does not lose the good ones.
+
+        Raises LostPageError if that is the first of all.
+        """
+        load, take = self._store.load, self.take
+        pages: list[bytes] = []
+        try:
+            for page in range(first, stop):
+                pages.append(take(page) or load(page))  # noqa: PERF401 - kept if an error follows
+        except LostPageError as error:
+            if not pages:
+                raise
+            return pages, error
+        return pages, None

@@ -19,6 +19,7 @@ COUNTERS = (
     "refusals.pool_full",
     "refusals.out_of_range",
     "refusals.fallocate_mode",
+    "refusals.malformed",
     "refusals.forward_busy",
     "internal_errors",
     "lane.polls_hit_total",

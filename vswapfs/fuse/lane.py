@@ -158,7 +158,8 @@ class Lane:
             if not look(0):
                 self._wait()
             try:
-                if not readv(device_fd, buffers):
+                count = readv(device_fd, buffers)
+                if not count:
                     return  # a device never says so; a socket in its place, at its end
             except BlockingIOError:
                 continue
@@ -172,7 +173,7 @@ class Lane:
                 continue
             number += 1
             self._began_ns = 0 if number % _TIMED_INTERVAL else perf_counter_ns()
-            self._serve()
+            self._serve(count)
             since_check += 1
             if self._inbox or since_check >= _CHECK_INTERVAL:
                 # Not only when idle: a busy device must not keep the rest waiting.
@@ -258,11 +259,18 @@ class Lane:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """Answer the request in ``self._request``, or see to it that it will be."""
+    def _serve(self, count: int) -> None:
+        """Answer the request in the first ``count`` bytes of ``self._request``, or see to it that
+        it will be."""
         length, opcode, unique, nodeid, _, _, _, _, _, offset, size = wire.REQUEST.unpack_from(
             self._request
         )
+        least = wire.LEAST_BYTES.get(opcode, wire.IN_HEADER_BYTES)
+        if opcode == wire.OP_WRITE:
+            least += size
+        if count < least or count != length:
+            self._refuse(count, opcode, unique)
+            return
         try:
             if nodeid == self._swap_inode:
                 try:
@@ -324,7 +332,7 @@ class Lane:
         self._request = memoryview(request.ljust(wire.REQUEST.size, b"\0"))
         self._began_ns = began_ns
         try:
-            self._serve()
+            self._serve(len(request))
         finally:
             self._request = self._view
 
@@ -346,11 +354,13 @@ class Lane:
             self.after_reply(buffers[0])
 
     def _reply_error(self, unique: int, number: int) -> None:
-        try:
-            self._reply([wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, -number, unique)])
-        except OSError as error:
-            if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
-                self._defect(f"error reply refused: {error}")
+        self._pass_back(wire.OUT_HEADER.pack(wire.OUT_HEADER_BYTES, -number, unique))
+
+    def _refuse(self, count: int, opcode: int, unique: int) -> None:
+        """What it lacks would be taken from an earlier request that the buffer still holds."""
+        self.counters["refusals.malformed"] += 1
+        if count >= wire.IN_HEADER_BYTES and opcode not in wire.OPS_WITHOUT_REPLY:
+            self._reply_error(unique, errno.EINVAL)
 
     def _read(self, unique: int, offset: int, size: int) -> None:
         first = offset >> PAGE_SHIFT
@@ -363,6 +373,9 @@ class Lane:
                 self._loads.add_since(self._began_ns)
             self._ahead.was_read(first, first + 1)
             return
+        if size > wire.MAX_REQUEST_BYTES:
+            self._refuse(wire.REQUEST.size, wire.OP_READ, unique)
+            return
         end = min(offset + size, self._size_bytes)
         stop = end + _PAGE_MASK >> PAGE_SHIFT
         missing = self.store.missing(first, stop)
@@ -372,7 +385,9 @@ class Lane:
         for plan in missing:
             self.store.homes.end_read(plan)
         self.counters["requests.read"] += 1
-        pages = self._load_pages(first, stop)
+        pages, lost = self._ahead.load(first, stop)
+        if lost is not None:
+            self.lost.remember(lost)
         if (offset | end) & _PAGE_MASK:
             found = b"".join(pages)[offset & _PAGE_MASK :]
             pages = [found[: max(0, end - offset)]]
@@ -381,20 +396,6 @@ class Lane:
         if self._began_ns:
             self._loads.add_since(self._began_ns)
         self._ahead.was_read(first, stop)
-
-    def _load_pages(self, first: int, stop: int) -> list[bytes]:
-        """The pages, or those before the first that is lost: a short reply makes the kernel ask
-        for the rest by itself, so that readahead does not lose the good ones."""
-        load, take = self.store.load, self._ahead.take
-        pages: list[bytes] = []
-        try:
-            for page in range(first, stop):
-                pages.append(take(page) or load(page))  # noqa: PERF401 - kept if an error follows
-        except LostPageError as error:
-            if not pages:
-                raise
-            self.lost.remember(error)
-        return pages
 
     def _write(self, unique: int, offset: int, size: int) -> None:
         self.counters["requests.write"] += 1
@@ -446,4 +447,4 @@ class Lane:
             self._reply([reply])
         except OSError as error:
             if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
-                self._defect(f"pyfuse3's reply refused: {error}")
+                self._defect(f"a reply was refused: {error}")

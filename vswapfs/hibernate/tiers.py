@@ -79,12 +79,20 @@ def _opened(path: str) -> Iterator[tuple[int, mmap.mmap]]:
 
 
 def _fingerprint(path: str, fd: int, block: mmap.mmap) -> TierFound:
+    size_bytes = os.lseek(fd, 0, os.SEEK_END)
+
     def read(offset: int, length: int) -> bytes:
-        os.preadv(fd, [block], offset)
+        if os.preadv(fd, [block], offset) < length:
+            raise HostError(f"read tier {path}", f"it ends at byte {size_bytes}")
         return block[:length]
 
     copies = [read(offset, SUPERBLOCK_BYTES) for offset in (0, SUPERBLOCK_COPY_OFFSET)]
     superblock: Superblock = choose(*copies)[0]
+    if slot_offset_bytes(superblock.slot_count, superblock.segment_bytes) > size_bytes:
+        raise HostError(
+            f"read tier {path}",
+            f"it ends at byte {size_bytes}, before its {superblock.slot_count} slots",
+        )
     digest = xxh3_128(superblock.pack())
     for slot in range(superblock.slot_count):
         offset = slot_offset_bytes(slot, superblock.segment_bytes)
