@@ -41,6 +41,14 @@ REFUSED: Final = 3
 INTERNAL: Final = 1
 
 
+class StoppedError(BaseException):
+    """By a signal. No KeyboardInterrupt: a command that runs in this process would take it."""
+
+
+def stop(number: int, _frame: object) -> None:
+    raise StoppedError(signal.Signals(number).name)
+
+
 @dataclass
 class Outcome:
     """What was done, and what went wrong."""
@@ -311,14 +319,16 @@ def main(kernel: str, kills: int, cuts: int, within_s: float, seed: int) -> None
     and `on` has to take them. The same for cuts at other moments, and with writes torn, lost and
     reordered, out of the log of what the guest wrote: here, through a loop device.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     outcome = Outcome()
     try:
         with tempfile.TemporaryDirectory(prefix="vswapfs-powercut-", dir="/var/tmp") as name:
             cut_power(Path(name), kernel, kills, cuts, within_s, random.Random(seed), outcome)
     except GuestError as error:
         outcome.fault("the guest", [str(error)])
+    except StoppedError as error:
+        outcome.fault("this run", [f"stopped by {error}"])
     finally:
         outcome.print()
     sys.exit(bool(outcome.faults))

@@ -74,7 +74,7 @@ class Load:
         self._tiers = tiers
         self._often = OFTEN.get(kind, ())
         GROUP.mkdir(exist_ok=True)
-        (GROUP / "memory.max").write_text("28M")
+        (GROUP / "memory.high").write_text("24M")
         workload = (
             f"python tools/workload.py --size 56M --touches 2000 --seed {rng.randrange(999)} "
             f"--cgroup-procs {GROUP}/cgroup.procs"
