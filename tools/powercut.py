@@ -251,8 +251,9 @@ def judge_log(disk: Disk, operations: list[Operation], count: int, rng: random.R
               outcome: Outcome, path: Path) -> None:  # fmt: skip
     """Cuts at earlier moments of a boot, each examined by this machine."""
     held = holds_at(operations, before=label_in(disk.before, disk.truth) is not None)
-    medium = CutMedium(disk.before, operations)
+    media = [CutMedium(disk.before, operations, trims_zero=zero) for zero in (False, True)]
     for position, how in choose_cuts(operations, count, rng):
+        medium = rng.choice(media)
         medium.advance(position)
         image = medium.image(how, rng)
         kind = operations[position - 1].kind
@@ -265,18 +266,23 @@ def judge_log(disk: Disk, operations: list[Operation], count: int, rng: random.R
             faults = judge(image, disk.truth, said)
             if held[position] and label_in(image, disk.truth) is None:
                 faults.append("no superblock is whole")
-            outcome.fault(where, faults + take(device, path, image, disk.truth, outcome))
+            outcome.fault(where, faults + take(device, path, image, disk.truth, outcome, rng))
 
 
-def take(device: str, path: Path, image: bytearray, truth: Truth, outcome: Outcome) -> list[str]:
-    """`on` with this tier, by the error's remedy if it is refused, and `off`."""
-    words = ("on", NAME, "--size", "64M", "--pool-limit", "16M", f"--tier={device}:{len(image)}")
+def take(device: str, path: Path, image: bytearray, truth: Truth, outcome: Outcome,
+         rng: random.Random) -> list[str]:  # fmt: skip
+    """`on` with this tier, now and then overwriting it, by the error's remedy if it is refused; and
+    `off`."""
+    words = ["on", NAME, "--size", "64M", "--pool-limit", "16M", f"--tier={device}:{len(image)}"]
     may = may_take(image, truth)
+    if is_forced := may and rng.random() < 0.25:
+        words.append("--tier-overwrite")
     try:
         done = vswapctl(*words)
         if (done.exit_code == 0) != may:
             return [f"on ended with {done.exit_code} {done.stderr}, to be taken: {may}"]
-        outcome.described["taken" if may else "refused, taken with --tier-overwrite"] += 1
+        with_option = " with --tier-overwrite" if is_forced else ""
+        outcome.described[f"taken{with_option}" if may else "refused"] += 1
         if not may:
             if done.exit_code != REFUSED or "--tier-overwrite" not in done.stderr:
                 return [f"on refused: {done.exit_code} {done.stderr}"]
