@@ -167,6 +167,35 @@ def test_superblocks_are_written_in_their_order(monkeypatch: pytest.MonkeyPatch)
     assert int.from_bytes(block[24:32], "little") == tier.superblock.generation
 
 
+def test_a_cut_between_copy_and_superblock_leaves_them_one_generation_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where several changes of the budget went into one write: more is told as damage."""
+    story = Story(monkeypatch, budget=1 << 30)
+    tier = story.add_tier()
+    (disk,) = story.simulation.disks
+    apart = []
+
+    def generation_at(offset: int) -> int:
+        block = memoryview(bytearray(4096))
+        disk.memory.read_into(offset, block)
+        return int.from_bytes(block[24:32], "little")
+
+    def look() -> None:
+        apart.append(generation_at(4096) - generation_at(0))  # the copy lies there in this test
+        flush()
+
+    flush, disk.memory.flush = disk.memory.flush, look  # type: ignore[method-assign]
+    story.tiering.save_superblocks()
+    story.finish()
+    apart.clear()
+    for _ in range(4):
+        story.tiering.save_superblocks()
+    story.finish()
+    assert apart == [1, 0, 1, 0]
+    assert tier.superblock.generation == generation_at(0)
+
+
 def test_a_write_that_no_tier_takes_costs_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     story = Story(monkeypatch, budget=8 * SEGMENT_BYTES)
     tier = story.add_tier()

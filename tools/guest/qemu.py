@@ -33,7 +33,7 @@ QEMU: Final = "qemu-system-x86_64"
 DEFAULT_KERNEL: Final = "6.1"
 CPU: Final = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"
 """No more than wheels and the kernel ask for: wide vector instructions are slow to emulate."""
-BOOT_TIMEOUT_S: Final = 90
+BOOT_TIMEOUT_S: Final = 240
 POWER_OFF_TIMEOUT_S: Final = 30
 
 _CONSOLE_TAIL_BYTES: Final = 4000
@@ -60,15 +60,18 @@ class Guest:
         append: str = "",
         directory: Path | None = None,
         interactive: bool = False,
+        log_writes: bool = False,
     ) -> None:
         """The disks and `console.log` are in the directory and stay; without one they go.
 
-        An interactive guest has its console on this terminal.
+        An interactive guest has its console on this terminal. With ``log_writes`` QEMU keeps what
+        each disk is told, see `write_log`.
         """
         self.memory_mib, self.cpus, self.append = memory_mib, cpus, append
         self._kernel_version = kernel
         self._disk_sizes = tuple(disks)
         self._interactive = interactive
+        self._log_writes = log_writes
         self._kept_directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: AgentConnection | None = None
@@ -86,7 +89,7 @@ class Guest:
             checkout_image(self._work / "checkout.ext4")
             initramfs.build(self.kernel, self._work / "initramfs")
             for number, size_bytes in enumerate(self._disk_sizes):
-                with (self.directory / f"disk{number}").open("ab") as disk:
+                with self.disk_file(number).open("ab") as disk:
                     # What is there from an earlier guest is not cut off.
                     disk.truncate(max(size_bytes, disk.tell()))
             self.console = self.directory / "console.log"
@@ -110,6 +113,9 @@ class Guest:
         """Boot, or boot again, with these words on the kernel's command line too, this once."""
         if self._process is not None:
             raise GuestError("the guest is on already; power it off or cut its power first")
+        if self._log_writes:
+            for number in range(len(self._disk_sizes)):
+                self.write_log(number).write_bytes(b"")
         ours, theirs = socket.socketpair()
         self._agent = AgentConnection(ours)
         try:
@@ -206,6 +212,13 @@ class Guest:
             if running.result:
                 del self._running[running.number]
 
+    def listen(self, seconds: float) -> None:
+        """Take what commands say, for so long; whoever does not blocks them sooner or later."""
+        deadline_s = time.monotonic() + seconds
+        with contextlib.suppress(GuestTimeoutError):
+            while True:
+                self._hear(deadline_s, "say anything")
+
     def _send(self, **message: Any) -> None:
         if self._agent is None:
             raise GuestGoneError("the guest is off; boot() it first")
@@ -257,13 +270,21 @@ class Guest:
             self._work / "base.ext4", self.kernel.modules_image, self._work / "checkout.ext4",
         )  # fmt: skip
         drives = [f"file={_escaped(image)},readonly=on" for image in read_only]
-        drives += [
-            f"file={_escaped(self.directory / f'disk{number}')},discard=unmap"
-            for number in range(len(self._disk_sizes))
-        ]
+        drives = [f"format=raw,{drive}" for drive in drives]
+        drives += [self._scratch_drive(number) for number in range(len(self._disk_sizes))]
         for drive in drives:
-            arguments += ["-drive", f"if=virtio,format=raw,{drive}"]
+            arguments += ["-drive", f"if=virtio,{drive}"]
         return arguments
+
+    def _scratch_drive(self, number: int) -> str:
+        file = _escaped(self.disk_file(number))
+        if not self._log_writes:
+            return f"format=raw,file={file},discard=unmap"
+        log = _escaped(self.write_log(number))
+        return (
+            f"driver=blklogwrites,discard=unmap,file.driver=file,file.filename={file},"
+            f"file.discard=unmap,log.driver=file,log.filename={log}"
+        )
 
     def _command_line(self, append: str) -> str:
         words = [
@@ -280,6 +301,15 @@ class Guest:
         if self._process is None:
             raise GuestGoneError("the guest is off; boot() it first")
         return self._process.pid
+
+    def disk_file(self, number: int) -> Path:
+        """The file on the host of a scratch disk."""
+        return self.directory / f"disk{number}"
+
+    def write_log(self, number: int) -> Path:
+        """What a scratch disk was told since the last boot, in the format of dm-log-writes. An
+        operation is appended when it has been done."""
+        return self.directory / f"disk{number}.writes"
 
     def disk(self, number: int) -> str:
         """The device in the guest of a scratch disk."""

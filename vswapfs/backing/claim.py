@@ -148,8 +148,10 @@ def _open(step: str, path: str, size_bytes: int, overwrite: bool, owner: str) ->
         mine = previous is not None and previous.name == owner
         if is_device:
             _refuse_size(step, fd, size_bytes)
-        if not overwrite and not mine and (found := find_contents(path, fd, previous)):
-            raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
+        if not overwrite:
+            found = _put_over_it(path, fd) if mine else find_contents(path, fd, previous)
+            if found:
+                raise HostError(step, f"it is not empty: {found}", remedy=_OVERWRITE)
     except BaseException:
         os.close(fd)
         raise
@@ -180,6 +182,16 @@ def _superblock(fd: int) -> Superblock | None:
         return choose(*copies)[0]
     except TierFormatError:
         return None
+
+
+def _put_over_it(path: str, fd: int) -> str | None:
+    """What somebody has made of an earlier tier, whose copy of the superblock may still be whole.
+    Damage alone is none: a power cut leaves that too."""
+    try:
+        Superblock.unpack(os.pread(fd, SUPERBLOCK_BYTES, 0))
+    except TierFormatError:
+        return _signature(path)
+    return None
 
 
 def find_contents(path: str, fd: int, tier: Superblock | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import Final
 from vswapfs.backing.api import BLOCK_BYTES, check_range
 from vswapfs.backing.claim import Claim, claim, claim_again
 from vswapfs.errors import HostError
-from vswapfs.format.tier import Superblock
+from vswapfs.format.tier import SUPERBLOCK_BYTES, SUPERBLOCK_COPY_OFFSET, Superblock
 from vswapfs.units import format_size
 
 _log = logging.getLogger(__name__)
@@ -48,9 +48,10 @@ class FileBacking:
         """Take a file or device; a file that does not exist is created. See claim.py.
 
         Whatever was there is gone: a file reads as zero, a device too where discarding it does
-        that, and in its first MiB in any case. Raises UsageError and HostError; nothing was
-        created or, without ``overwrite``, destroyed then, except perhaps an earlier tier of
-        ``owner``.
+        that, and in its first MiB in any case. Only superblocks of an earlier tier of ``owner``
+        stay until they are replaced, so that one is there if the power goes before. Raises
+        UsageError and HostError; nothing was created or, without ``overwrite``, destroyed then,
+        except perhaps an earlier tier of ``owner``.
         """
         taken = claim(path, size_bytes, overwrite=overwrite, owner=owner)
         try:
@@ -142,11 +143,23 @@ class FileBacking:
     def _clear_device(self, path: str) -> None:
         """Tell the device that nothing on it is needed, and take away its signatures."""
         try:
-            self.trim(0, self._size_bytes)
             with mmap.mmap(-1, _FIRST_BYTES) as zeros, memoryview(zeros) as view:
-                self.write(0, view)
+                for start, stop in _to_clear(self.previous, self._size_bytes):
+                    self.trim(start, stop - start)
+                    if start < _FIRST_BYTES:
+                        self.write(start, view[: min(stop, _FIRST_BYTES) - start])
         except OSError as error:
             raise HostError(f"clear {path}", error.strerror or str(error)) from None
+
+
+def _to_clear(previous: Superblock | None, size_bytes: int) -> list[tuple[int, int]]:
+    """The byte ranges of a medium that are cleared when it is taken."""
+    if previous is None:
+        return [(0, size_bytes)]
+    return [
+        (SUPERBLOCK_BYTES, SUPERBLOCK_COPY_OFFSET),
+        (SUPERBLOCK_COPY_OFFSET + SUPERBLOCK_BYTES, size_bytes),
+    ]
 
 
 def _whole_blocks(count: int, verb: str, offset: int) -> int:
@@ -168,7 +181,8 @@ def _preallocate(path: str, taken: Claim, size_bytes: int) -> None:
         _fallocate(taken.fd, 0, 0, size_bytes)
         if before_bytes:
             # Only now that the size is known to fit: holes read as zero, then get blocks again.
-            _fallocate(taken.fd, _PUNCH_HOLE_KEEP_SIZE, 0, size_bytes)
+            for start, stop in _to_clear(taken.previous, size_bytes):
+                _fallocate(taken.fd, _PUNCH_HOLE_KEEP_SIZE, start, stop - start)
             _fallocate(taken.fd, 0, 0, size_bytes)
     except OSError as error:
         free = os.fstatvfs(taken.fd)

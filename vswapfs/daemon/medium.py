@@ -40,7 +40,10 @@ def scratch(size_bytes: int) -> memoryview:
 def open_tier(
     config: TierConfig, instance: str, segment_bytes: int
 ) -> tuple[FileBacking, Superblock]:
-    """Take the file or device and write its superblock. Blocks; raises UsageError and HostError."""
+    """Take the file or device and write its superblock. Blocks; raises UsageError and HostError.
+
+    Whenever the power goes meanwhile, an earlier tier of the instance has a superblock that holds.
+    """
     backing = FileBacking.open(
         config.path, config.size_bytes, overwrite=config.overwrite, owner=instance
     )
@@ -57,6 +60,9 @@ def open_tier(
         budget_spent_bytes=previous.budget_spent_bytes if previous else 0,
     )
     try:
+        if previous:
+            # A power cut may have left the copy only, which is the first to be replaced.
+            _write_superblock_at(0, backing, previous)
         write_superblock(backing, superblock)
     except OSError as error:
         backing.close()
@@ -93,11 +99,15 @@ def open_tiers(config: Config, segment_bytes: int, step: Callable[[str], None]) 
 
 def write_superblock(backing: Backing, superblock: Superblock) -> None:
     """The copy first, so that one of the two is whole at any moment."""
+    for offset in (SUPERBLOCK_COPY_OFFSET, 0):
+        _write_superblock_at(offset, backing, superblock)
+
+
+def _write_superblock_at(offset: int, backing: Backing, superblock: Superblock) -> None:
     block = scratch(PAGE_BYTES)
     block[:] = superblock.pack()
-    for offset in (SUPERBLOCK_COPY_OFFSET, 0):
-        backing.write(offset, block)
-        backing.flush()
+    backing.write(offset, block)
+    backing.flush()
 
 
 def erase(backing: Backing) -> None:

@@ -226,14 +226,12 @@ class Tiering:
     def save_superblocks(self) -> None:
         """Keep the charge of the write budget on every tier."""
         for tier in self.tiers.values():
-            superblock = replace(
+            tier.superblock = replace(
                 tier.superblock,
-                generation=tier.superblock.generation + 1,
                 budget_bytes_per_day=self.budget.bytes_per_day if self.budget else 0,
                 budget_window_start_unix_s=self.budget.window_start_s if self.budget else 0,
                 budget_spent_bytes=self.budget.spent_bytes if self.budget else 0,
             )
-            tier.superblock = superblock
             tier.superblock_changed = True
             self._write_superblock(tier)
 
@@ -242,6 +240,10 @@ class Tiering:
         if tier.superblock_is_being_written or not tier.superblock_changed:
             return
         tier.superblock_is_being_written, tier.superblock_changed = True, False
+        # Now and not with each change: or a power cut between copy and original would leave them
+        # more than one apart, which log check tells as damage.
+        generation = tier.superblock.generation + 1
+        tier.superblock = replace(tier.superblock, generation=generation)
         self._threads.do(
             functools.partial(write_superblock, tier.backing, tier.superblock),
             functools.partial(self._superblock_written, tier),
