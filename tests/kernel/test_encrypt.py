@@ -10,11 +10,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from machine import Instance, ctl, ctl_json, ctl_ok, require_swap, run, swap_instance, wait_until
+from machine import Instance, ctl, ctl_ok, require_swap, run, swap_instance, wait_until
 
 NAME = "tencrypt"
 MIB = 1 << 20
-PAGES = 4000
+PAGES = 2400
+AT_ONCE = 16
 SECRET = b"the quick brown secret of a page"
 BLOCK_BYTES = 4096
 
@@ -22,7 +23,7 @@ BLOCK_BYTES = 4096
 def page(number: int) -> bytes:
     """With the secret as it is and, by turns, what compresses or what does not around it."""
     noise = random.Random(number)
-    if number % 2:
+    if number % 3:
         return SECRET + noise.randbytes(BLOCK_BYTES - len(SECRET))
     return (SECRET + noise.randbytes(2000) + bytes(BLOCK_BYTES))[:BLOCK_BYTES]
 
@@ -38,26 +39,38 @@ def write_out(up: Instance) -> None:
         for number in range(PAGES):
             os.pwrite(device.fileno(), page(number), number * BLOCK_BYTES)
     ctl_ok("writeback", NAME, "--all")
-    assert up.stats()["pages"]["disk"] > 0.8 * PAGES
+    assert up.stats()["pages"]["disk"] > 0.7 * PAGES
 
 
 def lost_pages(up: Instance) -> set[int]:
-    """Read all pages, each by itself; returns those that are EIO. No other may be wrong."""
+    """Read all pages, a few together and, where that fails, each by itself; returns those that are
+    EIO. No other may be wrong."""
     assert up.device
     assert run("blockdev", "--flushbufs", up.device).returncode == 0
-    lost = set()
+    lost: set[int] = set()
     fd = os.open(up.device, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def read(first: int, count: int) -> None:
+        expected = b"".join(map(page, range(first, first + count)))
+        try:
+            found = os.pread(fd, len(expected), first * BLOCK_BYTES)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            found = b""
+        assert expected.startswith(found), f"pages from {first} on have wrong bytes"
+        if len(found) == len(expected):
+            return
+        if count == 1:
+            lost.add(first)
+            return
+        for number in range(first, first + count):
+            read(number, 1)
+
     try:
-        for number in range(PAGES):
-            try:
-                found = os.pread(fd, BLOCK_BYTES, number * BLOCK_BYTES)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                lost.add(number)
-            else:
-                assert found == page(number), f"page {number} has wrong bytes"
+        for first in range(0, PAGES, AT_ONCE):
+            read(first, AT_ONCE)
     finally:
         os.close(fd)
     return lost
@@ -89,9 +102,9 @@ def test_a_known_plaintext_is_found_without(tmp_path: Path) -> None:
     tier = tmp_path / "tier"
     with swap_instance(NAME, "--size", "64M", "--tier", f"{tier}:64M") as up:
         write_out(up)
-        assert tier.read_bytes().count(SECRET) > 0.8 * PAGES
+        assert tier.read_bytes().count(SECRET) > 0.7 * PAGES
         assert not has_library(up)
-    assert tier.read_bytes().count(SECRET) > 0.8 * PAGES
+    assert tier.read_bytes().count(SECRET) > 0.7 * PAGES
 
 
 def test_a_known_plaintext_is_not_found_with_encrypt(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_a_known_plaintext_is_not_found_with_encrypt(tmp_path: Path) -> None:
         ctl_ok("tier", "add", NAME, f"{second}:64M")
         ctl_ok("tier", "remove", NAME, str(tier))
         ctl_ok("writeback", NAME, "--all")
-        assert up.stats()["pages"]["disk"] > 0.8 * PAGES
+        assert up.stats()["pages"]["disk"] > 0.7 * PAGES
         assert second.read_bytes().find(SECRET[:6]) < 0
         assert lost_pages(up) == set()
         ctl_ok("drain", NAME)
@@ -162,17 +175,11 @@ def test_what_was_changed_is_eio_and_no_wrong_byte(tmp_path: Path) -> None:
         blocks = medium.read(0, 0, 256)
 
         def tampered(slot: int, block: int, data: bytes) -> set[int]:
-            """The pages lost, and that lost, stats and scrub tell; then it is put right again."""
-            errors = up.stats()["checksum_errors"]
+            """The pages lost with these bytes there; then it is put right again."""
             before = medium.read(slot, block, len(data) // BLOCK_BYTES)
             medium.write(slot, block, data)
             lost = lost_pages(up)
-            assert up.stats()["checksum_errors"] - errors >= len(lost)
-            listed = {each["offset"] // BLOCK_BYTES for each in ctl_json("lost", NAME)}
-            assert listed >= lost
-            assert bool(lost) == (ctl("scrub", NAME).returncode != 0)
             medium.write(slot, block, before)
-            assert lost_pages(up) == set()
             return lost
 
         flipped = bytearray(blocks[5 * BLOCK_BYTES : 6 * BLOCK_BYTES])
@@ -180,13 +187,24 @@ def test_what_was_changed_is_eio_and_no_wrong_byte(tmp_path: Path) -> None:
         assert tampered(0, 5, flipped)
         flipped[1000] ^= 4
         flipped[-1] ^= 128  # of the tag
-        assert tampered(0, 5, flipped)
+        lost = tampered(0, 5, flipped)
+        assert lost
+        assert up.stats()["checksum_errors"] >= len(lost)
+        told = ctl("lost", NAME, "--json")
+        assert told.returncode == 1
+        assert {each["offset"] // BLOCK_BYTES for each in json.loads(told.stdout)} >= lost
         swapped = (
             blocks[6 * BLOCK_BYTES : 7 * BLOCK_BYTES] + blocks[5 * BLOCK_BYTES :][:BLOCK_BYTES]
         )
         assert tampered(0, 5, swapped)
         # Another segment of the same tier, whole, and with it a header that is right in itself.
         assert len(tampered(0, 0, medium.read(1, 0, 256))) > 200
+        assert lost_pages(up) == set()
+        medium.write(0, 9, bytes(BLOCK_BYTES))
+        scrubbed = ctl("scrub", NAME)
+        assert scrubbed.returncode == 1
+        assert "does not decrypt" in scrubbed.stdout
+        medium.write(0, 9, blocks[9 * BLOCK_BYTES : 10 * BLOCK_BYTES])
         medium.close()
         ctl_ok("drain", NAME)
         assert lost_pages(up) == set()
@@ -200,7 +218,7 @@ def test_a_successor_reads_what_was_encrypted(tmp_path: Path) -> None:
         if up.status()["survival"] == "none":
             pytest.skip("no tmpfs with noswap (Linux 6.4)")
         write_out(up)
-        for number in (1, 2, 3):
+        for number in (1, 2):
             wait_until("a standby", lambda: up.status()["standby_pid"])
             os.kill(up.status()["worker_pid"], signal.SIGKILL)
             wait_until("a successor", lambda: ctl("status", NAME, "--json").returncode == 0)
