@@ -85,7 +85,7 @@ class Medium:
     def read(self, slot: int, block: int, count: int = 1) -> bytes:
         return os.pread(self._fd, count * BLOCK_BYTES, (slot + 1) * MIB + block * BLOCK_BYTES)
 
-    def write(self, slot: int, block: int, data: bytes) -> None:
+    def write(self, slot: int, block: int, data: bytes | bytearray) -> None:
         os.pwrite(self._fd, data, (slot + 1) * MIB + block * BLOCK_BYTES)
         os.fsync(self._fd)
 
@@ -174,7 +174,7 @@ def test_what_was_changed_is_eio_and_no_wrong_byte(tmp_path: Path) -> None:
         medium = Medium(tier)
         blocks = medium.read(0, 0, 256)
 
-        def tampered(slot: int, block: int, data: bytes) -> set[int]:
+        def tampered(slot: int, block: int, data: bytes | bytearray) -> set[int]:
             """The pages lost with these bytes there; then it is put right again."""
             before = medium.read(slot, block, len(data) // BLOCK_BYTES)
             medium.write(slot, block, data)
