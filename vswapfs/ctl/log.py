@@ -206,7 +206,7 @@ def _text_chunks(
     yield ""
     yield _heading_row(_SEGMENT_HEADINGS)
     for found in segments:
-        yield _segment_row(found, superblock.segment_bytes)
+        yield _segment_row(found, superblock)
         # The table of records has the reasons too.
         for finding in found.findings:
             if finding.page_offset is None or not with_records:
@@ -221,15 +221,15 @@ def _finding_line(finding: Finding) -> str:
     return f"byte {finding.byte_offset}: {finding.reason}"
 
 
-def _segment_row(found: SegmentFound, segment_bytes: int) -> str:
+def _segment_row(found: SegmentFound, superblock: Superblock) -> str:
     header = found.header
     row = (
         found.slot,
-        slot_offset_bytes(found.slot, segment_bytes),
+        slot_offset_bytes(found.slot, superblock.segment_bytes),
         found.state,
         header.sequence if header else render.NOTHING,
         header.fill_bytes if header else render.NOTHING,
-        len(found.records),
+        render.NOTHING if superblock.cipher else len(found.records),
     )
     return render.plain_row(_SEGMENT_HEADINGS, [str(cell) for cell in row])
 
