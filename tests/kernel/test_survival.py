@@ -74,7 +74,11 @@ def test_fio_verifies_while_the_worker_is_killed(options: tuple[str, ...]) -> No
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [(), ("--journal",)], ids=["resend", "journal"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--journal",), ("--encrypt",)],
+    ids=["resend", "journal", "encrypt"],
+)
 def test_killed_under_load_for_long(options: tuple[str, ...]) -> None:
     stress("--rounds", "300", *options)
 
