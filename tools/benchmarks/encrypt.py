@@ -31,7 +31,10 @@ PAGES: Final = HELD_BYTES // PAGE_BYTES
 RANDOM_READS: Final = 5000
 IN_ORDER_BYTES: Final = 128 << 10
 CHUNK_BLOCKS: Final = (1, 4, 16, 256)
-CIPHERS: Final = {"AES-256-GCM": AESGCM, "ChaCha20-Poly1305": ChaCha20Poly1305}
+CIPHERS: Final[dict[str, type[AESGCM] | type[ChaCha20Poly1305]]] = {
+    "AES-256-GCM": AESGCM,
+    "ChaCha20-Poly1305": ChaCha20Poly1305,
+}
 CIPHER_ROUNDS: Final = 15
 
 Figures = dict[str, float]
