@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from benchmarks import device as device_benchmark
+from benchmarks import encrypt as encrypt_benchmark
 from benchmarks import memory, store
 from benchmarks import real as real_benchmark
 from benchmarks import scale as scale_benchmark
@@ -182,6 +183,16 @@ def recompress(directory: str) -> None:
 def tiers(rounds: int) -> None:
     """Taking pages back from disk: swapoff, drain then swapoff, tier remove; beside a swap file."""
     tiers_benchmark.measure(rounds)
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True)
+def encrypt(rounds: int) -> None:
+    """Pages on a tier with and without --encrypt: written out, read, taken back.
+
+    And the ciphers by themselves, by how much gets a tag of its own.
+    """
+    encrypt_benchmark.measure(rounds)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from vswapfs.backing.api import BLOCK_BYTES, Backing
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.homes import RecordRead
+from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
 from vswapfs.daemon.medium import scratch, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader
@@ -320,8 +321,8 @@ class Lab:
     def _scrub(self, slot: int) -> bool:
         """Whether daemon/scrub.py has a finding."""
         segment = self._written[slot].segment
-        fill_bytes = self.store.segments.fill_bytes(segment)
-        found, reason = self._scrubber._read(self.tier, slot, fill_bytes)
+        used_bytes = resident_bytes(self.store.segments.fill_bytes(segment))
+        found, reason = self._scrubber._read(self.tier, slot, used_bytes, 0)
         return bool(self._scrubber._judge(self.tier, segment, slot, found, reason))
 
     def _log_check(self, states: dict[int, bytearray]) -> bool:

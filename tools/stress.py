@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from cgroup import MemoryCgroup
@@ -221,6 +221,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--mode", type=click.Choice(["workload", "fio"]), default="workload"),
         click.option("--journal", is_flag=True, help="As on a kernel that cannot resend requests."),
+        click.option("--encrypt", is_flag=True, help="With tiers that are encrypted."),
         click.option("--seed", default=1, show_default=True),
     ):
         command = option(command)
@@ -239,8 +240,7 @@ def kill(
     most_s: float,
     standby_share: float,
     seed: int,
-    journal: bool,
-    mode: str,
+    **how: Any,
 ) -> None:
     """Kill the worker under load, sometimes the standby with it.
 
@@ -255,13 +255,13 @@ def kill(
             time.sleep(rng.uniform(least_s, most_s))
             killer.kill(running)
 
-    under_load(outcome, strike, seed=seed, journal=journal, mode=mode)
+    under_load(outcome, strike, seed=seed, **how)
 
 
 @main.command()
 @click.option("--rounds", default=100, show_default=True, help="How many restarts.")
 @options
-def restart(rounds: int, seed: int, journal: bool, mode: str) -> None:
+def restart(rounds: int, **how: Any) -> None:
     """`vswapctl restart` under the same load, again and again."""
     outcome = Outcome()
 
@@ -274,11 +274,17 @@ def restart(rounds: int, seed: int, journal: bool, mode: str) -> None:
             (status,) = json.loads(ctl("status", NAME, "--json").stdout)
             outcome.pauses_ms.append(status["last_pause_ms"])
 
-    under_load(outcome, strike, seed=seed, journal=journal, mode=mode)
+    under_load(outcome, strike, **how)
 
 
 def under_load(
-    outcome: Outcome, strike: Callable[["Load"], None], *, seed: int, journal: bool, mode: str
+    outcome: Outcome,
+    strike: Callable[["Load"], None],
+    *,
+    seed: int,
+    journal: bool,
+    encrypt: bool,
+    mode: str,
 ) -> None:
     """Bring an instance and its load up, strike, and see what is left. Does not return."""
     log_before = kernel_log()
@@ -286,6 +292,7 @@ def under_load(
         tier = f"{directory}/tier:2G"
         up = ctl(
             "on", NAME, "--size", "2G", "--pool-limit", "256M", "--tier", tier,
+            *(["--encrypt"] if encrypt else []),
             VSWAPFS_FORCE="journal" if journal else "",
         )  # fmt: skip
         if up.returncode:

@@ -213,3 +213,32 @@ def test_interrupting_on_leaves_nothing() -> None:
         if printed:  # the device: it was quicker than the signal
             ctl_ok("off", "tint")
         assert_nothing_left("tint")
+
+
+def test_encryption_without_the_library(tmp_path: Path) -> None:
+    """Another cryptography is in the way, which cannot be imported."""
+    require_swap()
+    (tmp_path / "cryptography").mkdir()
+    (tmp_path / "cryptography" / "__init__.py").write_text("raise ImportError('no such library')")
+    result = subprocess.run(
+        [VSWAPCTL, "on", "tbad", "--size", "64M", "--encrypt"],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 3
+    assert "no such library" in result.stderr
+    assert "pip install" in result.stderr
+    assert_nothing_left("tbad")
+
+
+def test_encryption_without_locked_memory() -> None:
+    """The key must not be swapped out; not even --allow-unlocked makes up for that."""
+    require_swap()
+    result = run(
+        "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock",
+        "prlimit", "--memlock=65536", "--",
+        VSWAPCTL, "on", "tbad", "--size", "64M", "--encrypt", "--allow-unlocked",
+    )  # fmt: skip
+    assert result.returncode == 3
+    assert "the key of --encrypt" in result.stderr
+    assert_nothing_left("tbad")

@@ -74,7 +74,11 @@ def test_fio_verifies_while_the_worker_is_killed(options: tuple[str, ...]) -> No
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [(), ("--journal",)], ids=["resend", "journal"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--journal",), ("--encrypt",)],
+    ids=["resend", "journal", "encrypt"],
+)
 def test_killed_under_load_for_long(options: tuple[str, ...]) -> None:
     stress("--rounds", "300", *options)
 
@@ -163,7 +167,8 @@ def test_supervisor_is_small_and_holds_nothing_on_the_mount() -> None:
 
 
 def test_supervisor_killed_and_worker_adopted() -> None:
-    with swap_instance(NAME, "--size", "64M") as up:
+    # Of a worker that refuses core dumps the kernel hands descriptors to fewer.
+    with swap_instance(NAME, "--size", "64M", "--encrypt") as up:
         wait_until_ready(up)
         worker = up.status()["worker_pid"]
         refused = ctl("adopt", NAME)

@@ -14,7 +14,7 @@ import re
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType, SimpleNamespace
 from typing import Any, Final, cast
 
@@ -30,14 +30,22 @@ from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.daemon import medium, tiering
+from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.io_threads import THREAD_COUNT, Done, Job
 from vswapfs.daemon.medium import erase
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import READ_ATTEMPTS
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import LostPageError, PoolFullError, TierFormatError
-from vswapfs.format.session import SESSION_BYTES, Session
-from vswapfs.format.tier import SEGMENT_HEADER_BYTES, Superblock, unpack_segment_header
+from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES
+from vswapfs.format.session import KEY_BYTES, SESSION_BYTES, Session
+from vswapfs.format.tier import (
+    CIPHER_AES_256_GCM,
+    CIPHER_NONE,
+    SEGMENT_HEADER_BYTES,
+    Superblock,
+    unpack_segment_header,
+)
 from vswapfs.fuse.lane import Lane
 
 SEGMENT_BYTES: Final = 1 << 14
@@ -309,6 +317,26 @@ class Tally:
     restarts: int = 0
 
 
+class OnceCipher(Cipher):
+    """Refuses to encrypt twice under one number, whichever worker asks: a nonce would be used
+    again."""
+
+    def __init__(self, segment_bytes: int) -> None:
+        self._numbers: set[int] = set()
+        super().__init__(bytes(KEY_BYTES), segment_bytes)
+
+    @property
+    def count(self) -> int:
+        return len(self._numbers)
+
+    def encrypt(
+        self, write_number: int, segment: memoryview, fill_bytes: int, into: memoryview
+    ) -> memoryview:
+        assert write_number not in self._numbers, f"number {write_number} is used again"
+        self._numbers.add(write_number)
+        return super().encrypt(write_number, segment, fill_bytes, into)
+
+
 Command = Generator[None, None, None]
 
 
@@ -323,6 +351,7 @@ class Simulation:
     budget_bytes_per_day: int | None = None
     plan: Mapping[int, Fault] | None = None
     """The faults of every disk by operation, instead of rates."""
+    encrypt: bool = False
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -334,6 +363,10 @@ class Simulation:
         # The copy must lie before the first slot, also with small segments.
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
+        self.cipher: OnceCipher | None = None
+        if self.encrypt:
+            self.geometry = replace(self.geometry, chunk_bytes=ENCRYPTED_CHUNK_BYTES)
+            self.cipher = OnceCipher(self.geometry.segment_bytes)
         self.session = Session(memoryview(bytearray(SESSION_BYTES)))
         self.buffers = make_buffers(self.geometry)
         self.store = Store(self.geometry, self.buffers)
@@ -358,7 +391,9 @@ class Simulation:
 
     def _make_tiering(self) -> Tiering:
         lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
-        return Tiering(self.store, cast(Lane, lane), self.session, self.budget_bytes_per_day)
+        return Tiering(
+            self.store, cast(Lane, lane), self.session, self.budget_bytes_per_day, self.cipher
+        )
 
     # -- the worker is killed ----------------------------------------------------------------
 
@@ -547,8 +582,9 @@ class Simulation:
         self.disks.append(disk)
         number = len(self.disks)
         superblock = Superblock(
-            number.to_bytes(16, "little"), "vswap0", self.geometry.segment_bytes, slot_count, 1, 1
-        )
+            number.to_bytes(16, "little"), "vswap0", self.geometry.segment_bytes, slot_count, 1, 1,
+            cipher=CIPHER_AES_256_GCM if self.encrypt else CIPHER_NONE,
+        )  # fmt: skip
         self.tally.tiers_added += 1
         self._media[f"/disk{number}"] = disk, superblock
         return self.tiering.add(f"/disk{number}", disk, superblock)

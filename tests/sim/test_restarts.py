@@ -13,8 +13,11 @@ QUIET_STEPS = 12
 """On average, between two kills."""
 
 
-def kill_again_and_again(monkeypatch: pytest.MonkeyPatch, seed: int, restarts: int) -> Simulation:
-    simulation = Simulation(monkeypatch, seed, (NO_FAULTS, HONEST_WRITES)[seed % 2])
+def kill_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, seed: int, restarts: int, *, encrypt: bool = False
+) -> Simulation:
+    rates = (NO_FAULTS, HONEST_WRITES)[seed % 2]
+    simulation = Simulation(monkeypatch, seed, rates, encrypt=encrypt)
     rng = simulation.rng
     try:
         simulation.add_tier(24)
@@ -43,9 +46,24 @@ def test_pages_survive_kills_at_any_line(monkeypatch: pytest.MonkeyPatch, seed: 
     assert tally.tier_loads > 10, tally
 
 
+@pytest.mark.parametrize("seed", [30, 31])
+def test_no_nonce_is_used_again_whoever_is_killed(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """And what one worker encrypted, the next decrypts."""
+    with deadline(60):
+        simulation = kill_again_and_again(monkeypatch, seed, RESTARTS, encrypt=True)
+    assert simulation.tally.tier_loads > 10
+    assert simulation.cipher
+    assert simulation.cipher.count > 5
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("encrypt", [False, True])
 @pytest.mark.parametrize("seed", LONG_SEEDS)
-def test_pages_survive_ten_thousand_kills(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_pages_survive_ten_thousand_kills(
+    monkeypatch: pytest.MonkeyPatch, seed: int, encrypt: bool
+) -> None:
     with deadline(900):
-        tally = kill_again_and_again(monkeypatch, seed, LONG_RESTARTS).tally
+        tally = kill_again_and_again(monkeypatch, seed, LONG_RESTARTS, encrypt=encrypt).tally
     assert tally.restarts >= LONG_RESTARTS

@@ -27,6 +27,7 @@ LONG_SEEDS = range(1000, 1040)
 LONG_OPERATIONS = 25_000
 BUDGET_EVERY = 4
 """Every fourth seed of a mode has a write budget."""
+ENCRYPT_EVERY = 3
 
 
 def mode_of(seed: int) -> tuple[str, Rates]:
@@ -41,6 +42,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, seed: int, operations: int) -> Tal
         seed,
         rates,
         budget_bytes_per_day=4000 * SEGMENT_BYTES if has_budget else None,
+        encrypt=seed % ENCRYPT_EVERY == 0,
     )
     simulation.run(operations)
     if name in ("no-faults", "honest-writes"):

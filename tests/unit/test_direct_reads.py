@@ -19,12 +19,14 @@ from vswapfs.backing.uring import READ_MAX_BYTES, READS_MAX, AsyncReads
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
+from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.direct_reads import DirectReads
-from vswapfs.daemon.medium import scratch
+from vswapfs.daemon.medium import Encryption, scratch, write_segment
 from vswapfs.daemon.record_reader import RecordReader
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import HostError
-from vswapfs.format.tier import slot_offset_bytes
+from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES
+from vswapfs.format.tier import SegmentHeader, slot_offset_bytes
 
 SEGMENT_BYTES = 1 << 20
 PAGES = 600
@@ -101,11 +103,12 @@ def test_a_kernel_without_it_is_told(event_fd: int, monkeypatch: pytest.MonkeyPa
 class Bench:
     """A store with all its pages on one tier in a file, and direct reads over it."""
 
-    def __init__(self, path: Path, event_fd: int) -> None:
+    def __init__(self, path: Path, event_fd: int, cipher: Cipher | None) -> None:
         rng = random.Random(2)
+        chunk_bytes = ENCRYPTED_CHUNK_BYTES if cipher else PLAIN_CHUNK_BYTES
         self.event_fd = event_fd
         self.store = store = Store(
-            geometry := Geometry(PAGES, 8, SEGMENT_BYTES, 64), make_buffers(geometry)
+            geometry := Geometry(PAGES, 8, SEGMENT_BYTES, 64, chunk_bytes), make_buffers(geometry)
         )
         self.backing = FileBacking.open(str(path), 16 << 20, overwrite=False, owner="unit")
         self.pages = [make_page(rng, rng.choice(("text", "tight", "random"))) for _ in range(PAGES)]
@@ -118,14 +121,20 @@ class Bench:
         while (segment := store.homes.choose(leave=-1)) is not None:
             plan = store.homes.plan_write(segment)
             assert plan
-            memory = scratch(plan.length_bytes)
-            memory[:] = store.pool[plan.ram_start : plan.ram_start + plan.length_bytes]
-            self.backing.write(slot_offset_bytes(plan.slot, SEGMENT_BYTES), memory)
+            memory = scratch(plan.ram_bytes)
+            memory[:] = store.pool[plan.ram_start : plan.ram_start + plan.ram_bytes]
+            write_segment(
+                self.backing,
+                slot_offset_bytes(plan.slot, SEGMENT_BYTES),
+                memory,
+                SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, bytes(16), 0),
+                Encryption(cipher, plan.write_number) if cipher else None,
+            )
             assert store.homes.end_write(plan, ok=True)
         self.by_thread: list[list[RecordRead]] = []
-        self._reader = RecordReader({number: self.tier}, SEGMENT_BYTES)
+        self._reader = RecordReader({number: self.tier}, SEGMENT_BYTES, cipher)
         self.direct = DirectReads(
-            {number: self.tier}, SEGMENT_BYTES, event_fd, self._read_by_thread
+            {number: self.tier}, SEGMENT_BYTES, event_fd, self._read_by_thread, cipher
         )
         self.direct.prepare()
 
@@ -149,9 +158,10 @@ class Bench:
         return fetched
 
 
-@pytest.fixture
-def bench(tmp_path: Path, event_fd: int) -> Iterator[Bench]:
-    found = Bench(tmp_path / "tier", event_fd)
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+def bench(tmp_path: Path, event_fd: int, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    cipher = Cipher(bytes(32), SEGMENT_BYTES) if request.param else None
+    found = Bench(tmp_path / "tier", event_fd, cipher)
     yield found
     found.direct.stop()
     found.backing.close()

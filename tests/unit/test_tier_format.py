@@ -14,6 +14,8 @@ from vswapfs.errors import TierFormatError
 from vswapfs.format import tier_walk
 from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, PAGE_NONE, binding
 from vswapfs.format.tier import (
+    CIPHER_AES_256_GCM,
+    CIPHER_NONE,
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
     SUPERBLOCK_COPY_OFFSET,
@@ -38,6 +40,7 @@ SUPERBLOCK = Superblock(
     budget_bytes_per_day=20 << 30,
     budget_window_start_unix_s=1_750_000_001,
     budget_spent_bytes=12345,
+    cipher=CIPHER_AES_256_GCM,
 )
 HEADER_FOUND = SegmentHeader(
     sequence=9, slot=5, fill_bytes=1000, tier_uuid=SUPERBLOCK.uuid, records_checksum=77
@@ -62,11 +65,12 @@ def flipped(data: bytes, bit: int) -> bytes:
 def test_superblock_is_the_documented_bytes() -> None:
     data = SUPERBLOCK.pack()
     assert len(data) == SUPERBLOCK_BYTES
-    assert data[:16] == b"vswapfs\0" + struct.pack("<II", 1, MIB)
+    assert data[:16] == b"vswapfs\0" + struct.pack("<II", 2, MIB)
     assert data[16:32] == struct.pack("<QQ", 7, 3)
     assert data[32:80] == bytes(range(16)) + b"vswap0".ljust(32, b"\0")
     assert data[80:112] == struct.pack("<QQQQ", 1_750_000_000, 20 << 30, 1_750_000_001, 12345)
-    assert data[112:4088] == bytes(3976)
+    assert data[112:116] == struct.pack("<I", 1)
+    assert data[116:4088] == bytes(3972)
     assert data[4088:] == struct.pack("<Q", xxh3_64_intdigest(data[:4088]))
     assert Superblock.unpack(data) == SUPERBLOCK
 
@@ -81,7 +85,7 @@ def test_every_bit_of_a_superblock_counts() -> None:
 @pytest.mark.parametrize(
     ("offset", "field", "reason"),
     [
-        (8, struct.pack("<I", 2), "superblock: version 2; this program knows 1"),
+        (8, struct.pack("<I", 3), "superblock: version 3; this program knows 2"),
         (12, struct.pack("<I", 3 * MIB), "segments of 3145728 bytes"),
         (12, struct.pack("<I", MIB // 2), "segments of 524288 bytes"),
         (12, struct.pack("<I", 0), "segments of 0 bytes"),
@@ -89,6 +93,7 @@ def test_every_bit_of_a_superblock_counts() -> None:
         (16, struct.pack("<Q", 2), "impossible geometry: 2 slots"),
         (16, struct.pack("<Q", 1 << 43), "impossible geometry"),
         (48, b"\xff", "is not a name"),
+        (112, struct.pack("<I", 2), "cipher 2; this program knows none such"),
     ],
 )
 def test_a_superblock_that_is_whole_and_wrong_is_named(
@@ -149,7 +154,7 @@ def test_without_a_valid_copy_both_reasons_are_told() -> None:
 def test_segment_header_is_the_documented_bytes() -> None:
     data = pack_segment_header(HEADER_FOUND)
     assert len(data) == SEGMENT_HEADER_BYTES
-    assert data[:48] == b"VseG" + struct.pack("<HHQQII", 1, 0, 9, 5, 1000, 0) + bytes(range(16))
+    assert data[:48] == b"VseG" + struct.pack("<HHQQII", 2, 0, 9, 5, 1000, 0) + bytes(range(16))
     assert data[48:] == struct.pack("<QQ", 77, xxh3_64_intdigest(data[:56]))
     assert unpack_segment_header(memoryview(data + b"records")) == HEADER_FOUND
 
@@ -164,7 +169,7 @@ def test_every_bit_of_a_segment_header_counts() -> None:
 @pytest.mark.parametrize(
     ("offset", "field", "reason"),
     [
-        (4, struct.pack("<H", 7), "version 7; this program knows 1"),
+        (4, struct.pack("<H", 7), "version 7; this program knows 2"),
         (6, struct.pack("<H", 1), "not zero where nothing is defined"),
         (28, struct.pack("<I", 1), "not zero where nothing is defined"),
         (24, struct.pack("<I", 63), "a fill of 63 bytes is impossible"),
@@ -220,7 +225,7 @@ def segment(*records: bytes, fill_bytes: int | None = None) -> bytes:
 
 
 def walk(data: bytes) -> tier_walk.SegmentFound:
-    return tier_walk.walk_segment(memoryview(data), SUPERBLOCK, 5)
+    return tier_walk.walk_segment(memoryview(data), replace(SUPERBLOCK, cipher=CIPHER_NONE), 5)
 
 
 TEXT = (b"a page that compresses " * 200)[:4096]

@@ -63,6 +63,7 @@ class FileBacking:
                 _preallocate(path, taken, size_bytes)
                 backing = cls(taken, size_bytes)
                 backing._use_direct_io(path)
+                _keep_from_others(path, taken.fd)
         except BaseException:
             os.close(taken.fd)
             raise
@@ -160,6 +161,15 @@ def _to_clear(previous: Superblock | None, size_bytes: int) -> list[tuple[int, i
         (SUPERBLOCK_BYTES, SUPERBLOCK_COPY_OFFSET),
         (SUPERBLOCK_COPY_OFFSET + SUPERBLOCK_BYTES, size_bytes),
     ]
+
+
+def _keep_from_others(path: str, fd: int) -> None:
+    """A file that was there may be anybody's to read: everybody's memory will be in it."""
+    try:
+        os.fchown(fd, os.geteuid(), os.getegid())
+        os.fchmod(fd, 0o600)
+    except OSError as error:
+        raise HostError(f"make {path} readable by root only", error.strerror or "") from None
 
 
 def _whole_blocks(count: int, verb: str, offset: int) -> int:

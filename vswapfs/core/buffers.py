@@ -7,7 +7,7 @@ free lists, reference counts) is derived and can be counted again from them.
     descriptors  8 bytes a page, one word each (descriptor.py)
     pool         RAM slots of ``segment_bytes`` each, with the records (format/record.py)
     patterns     8 bytes a fill pattern (samefill.py)
-    segments     two words a segment: home and sequence (segment.py)
+    segments     three words a segment: home, sequence and write number (segment.py)
     heads        one word a log head (loghead.py)
 
 In all of them, all-zero means empty.
@@ -24,6 +24,7 @@ from vswapfs.core.descriptor import (
     SEGMENT_MAX_COUNT,
 )
 from vswapfs.errors import UsageError
+from vswapfs.format.chunk import BLOCK_BYTES, PLAIN_CHUNK_BYTES
 from vswapfs.format.record import PAGE_NONE, RECORD_MAX_BYTES
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -49,12 +50,14 @@ class Region(Protocol):
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Sizes of a store. ``slot_count`` is the number of RAM slots; ``segment_capacity`` is how
-    many segments the table can name, in RAM and on tiers that may be added later."""
+    many segments the table can name, in RAM and on tiers that may be added later; ``chunk_bytes``
+    how much of a segment a block of a tier holds (format/chunk.py)."""
 
     page_count: int
     slot_count: int
     segment_bytes: int = SEGMENT_MAX_BYTES
     segment_capacity: int = 0  # 0: as many as RAM slots
+    chunk_bytes: int = PLAIN_CHUNK_BYTES
 
     def __post_init__(self) -> None:
         if not 1 <= self.page_count < PAGE_NONE:
@@ -79,13 +82,18 @@ class Geometry:
     def cluster_count(self) -> int:
         return -(-self.page_count // CLUSTER_PAGES)
 
+    @property
+    def fill_max_bytes(self) -> int:
+        """How far a segment may be filled, so that it fits a slot of a tier."""
+        return self.segment_bytes // BLOCK_BYTES * self.chunk_bytes
+
     def sizes_bytes(self) -> Mapping[str, int]:
         """The bytes of each buffer, by its name in Buffers; whole pages."""
         return {
             "descriptors": self.cluster_count * CLUSTER_PAGES * DESCRIPTOR_BYTES,
             "pool": self.slot_count * self.segment_bytes,
             "patterns": PATTERN_COUNT_MAX * 8,
-            "segments": _whole_pages(self.segment_capacity * 16),
+            "segments": _whole_pages(self.segment_capacity * 24),
             "heads": PAGE_BYTES,
         }
 

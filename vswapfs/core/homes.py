@@ -20,6 +20,7 @@ from vswapfs.core.loghead import INCOMPRESSIBLE
 from vswapfs.core.segment import RAM, SEALED, SLOT_SHIFT, SegmentTable, resident_bytes
 from vswapfs.core.slots import TierSlots
 from vswapfs.errors import LostPageError
+from vswapfs.format.chunk import blocks_bytes
 from vswapfs.format.settings import WRITEBACK_START_PCT, WRITEBACK_STOP_PCT
 
 _CHOICES_AT_ONCE: Final = 64
@@ -37,9 +38,13 @@ class Transfer(NamedTuple):
     slot: int
     ram_slot: int
     ram_start: int
+    ram_bytes: int
+    """What it takes of the RAM slot: the fill, rounded up to whole pages."""
     fill_bytes: int
     length_bytes: int
-    """The fill, rounded up to whole pages: what is written or read."""
+    """What is written or read of the tier's slot: whole blocks."""
+    write_number: int
+    """Of this write; of one that is read, the write that brought it there."""
 
 
 class RecordRead(NamedTuple):
@@ -49,6 +54,8 @@ class RecordRead(NamedTuple):
     word: int
     sequence: int
     """Of the segment."""
+    write_number: int
+    """Of the write that brought the segment there."""
     tier: int
     slot: int
     offset_bytes: int
@@ -172,15 +179,19 @@ class Homes:
         ram_slot = self._segments.slot_of(segment)
         slot = self._segments.tier(tier).take()
         self._segments.ram.pin(ram_slot)
-        return self._begin(segment, tier, slot, ram_slot)
+        number = self._segments.number_write(segment)
+        return self._begin(segment, tier, slot, ram_slot, number)
 
-    def _begin(self, segment: int, tier: int, slot: int, ram_slot: int) -> Transfer:
+    def _begin(
+        self, segment: int, tier: int, slot: int, ram_slot: int, write_number: int
+    ) -> Transfer:
         segments = self._segments
         self.busy.add(segment)
         fill_bytes = segments.fill_bytes(segment)
         return Transfer(
             segment, segments.sequence(segment), segments.homes[segment], tier, slot, ram_slot,
-            ram_slot << segments.shift, fill_bytes, resident_bytes(fill_bytes),
+            ram_slot << segments.shift, resident_bytes(fill_bytes), fill_bytes,
+            blocks_bytes(fill_bytes, segments.chunk_bytes), write_number,
         )  # fmt: skip
 
     def end_write(self, plan: Transfer, *, ok: bool) -> bool:
@@ -221,7 +232,7 @@ class Homes:
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
         ram_slot = segments.ram.take()
         segments.tier(tier).pin(slot)
-        return self._begin(segment, tier, slot, ram_slot)
+        return self._begin(segment, tier, slot, ram_slot, segments.write_number(segment))
 
     def _is_at_rest_on_a_tier(self, segment: int) -> bool:
         segments = self._segments
@@ -280,8 +291,8 @@ class Homes:
         segment, offset_bytes, length_bytes = place(word)
         home = self._segments.homes[segment]
         plan = RecordRead(
-            page, word, self._segments.sequence(segment), self._segments.tier_of(segment),
-            home >> SLOT_SHIFT, offset_bytes, length_bytes,
+            page, word, self._segments.sequence(segment), self._segments.write_number(segment),
+            self._segments.tier_of(segment), home >> SLOT_SHIFT, offset_bytes, length_bytes,
         )  # fmt: skip
         self._segments.tier(plan.tier).pin(plan.slot)
         return plan

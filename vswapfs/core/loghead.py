@@ -45,12 +45,12 @@ class LogHead:
     )
 
     def __init__(
-        self, index: int, words: memoryview, segments: SegmentTable, segment_bytes: int
+        self, index: int, words: memoryview, segments: SegmentTable, fill_max_bytes: int
     ) -> None:
         self.index = index
         self._words = words
         self._segments = segments
-        self._limit = segment_bytes
+        self._limit = fill_max_bytes
         word = words[index]
         segment = word >> _SEGMENT_SHIFT
         # A head that still names a segment which is no longer open was interrupted while closing.

@@ -1,6 +1,6 @@
 """The segment table: which segments there are, where each lives, how much of it is live.
 
-Owns the home words, the sequence words, the free numbers and the live counts. Never looks into a
+Owns the home, sequence and write words, the free numbers and the live counts. Never looks into a
 segment's records. Always holds: two segments never have the same place; a free segment has no
 place and no live byte; live bytes of a segment are the sum over the descriptors that point into it.
 ``change_count`` moves on whenever the cleaner could find something new.
@@ -8,6 +8,11 @@ place and no live byte; live bytes of a segment are the sum over the descriptors
     home word   state bits 0-1, fill bytes bits 2-22 (sealed only), tier bits 23-30 (0 is RAM),
                 slot bits 31-63; all zero when free, and always replaced in one store
     sequence    head bits 0-7, number bits 8-63: the order in which segments were opened (their age)
+    write       number of the latest write to a tier that was planned for the segment
+
+Always holds: no sequence and no write number is ever given out again, by whichever process. The
+highest of each stays in the word of its segment until a higher one takes its place, so that a
+successor finds it there.
 """
 
 from array import array
@@ -61,6 +66,8 @@ class SegmentTable:
         capacity = geometry.segment_capacity
         self.homes = words[:capacity]
         self._sequences = words[capacity : 2 * capacity]
+        self._writes = words[2 * capacity : 3 * capacity]
+        self.chunk_bytes = geometry.chunk_bytes
         self.shift = geometry.segment_bytes.bit_length() - 1
         self.count = geometry.slot_count
         self.live_bytes = array("I", bytes(4 * self.count))
@@ -101,10 +108,12 @@ class SegmentTable:
         """By tier, of sealed segments; [0] is RAM."""
         self.tier_live_pages = [0] * len(self.places)
         for number, home in enumerate(homes):
-            if home & STATE_MASK:
-                self.next_sequence = max(self.next_sequence, self.sequence(number) + 1)
             if home & STATE_MASK == SEALED:
                 self._account(number, home, 1)
+        # Of free segments, too: they may have been the last.
+        last_sequence = max(self.sequence_words(), default=0) >> SEQUENCE_SHIFT
+        self.next_sequence = max(self.next_sequence, last_sequence + 1)
+        self._next_write = max(self._writes[: self.count].tolist(), default=0) + 1
 
     def _grow(self, count: int) -> None:
         for column in (self.live_bytes, self.live_pages, self.sealed_at_s):
@@ -208,6 +217,17 @@ class SegmentTable:
         """The sequence words of all segments, a copy."""
         words: list[int] = self._sequences[: self.count].tolist()
         return words
+
+    def write_number(self, segment: int) -> int:
+        """Of the write that brought a segment to its tier, if it is on one."""
+        return self._writes[segment]
+
+    def number_write(self, segment: int) -> int:
+        """A number for a write of a segment in RAM to a tier, before that begins."""
+        number = self._next_write
+        self._next_write += 1
+        self._writes[segment] = number
+        return number
 
     def head_of(self, segment: int) -> int:
         """The log head that filled the segment."""

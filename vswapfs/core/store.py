@@ -110,7 +110,7 @@ class Store:
         )
         heads = buffers.heads.view.cast("Q")
         self.heads = [
-            LogHead(index, heads, self.segments, geometry.segment_bytes)
+            LogHead(index, heads, self.segments, geometry.fill_max_bytes)
             for index in range(HEAD_COUNT)
         ]
         self.patterns = FillPatterns(buffers.patterns.view)

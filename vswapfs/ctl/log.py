@@ -18,7 +18,7 @@ from vswapfs.ctl.medium import opened, read_superblock, walk
 from vswapfs.ctl.options import RootGroup, json_option
 from vswapfs.errors import HostError
 from vswapfs.format.record import CODEC_NAMES
-from vswapfs.format.tier import Superblock, slot_offset_bytes
+from vswapfs.format.tier import CIPHER_NAMES, Superblock, slot_offset_bytes
 from vswapfs.format.tier_walk import (
     DAMAGED,
     EMPTY,
@@ -27,6 +27,11 @@ from vswapfs.format.tier_walk import (
     SegmentFound,
 )
 from vswapfs.units import format_size
+
+_ENCRYPTED: Final = (
+    "the tier is encrypted, and only the running instance has the key: superblock, headers and the "
+    "checksum of each segment as it lies there are verified; records cannot be read"
+)
 
 _FINDING_HEADINGS: Final = (
     render.Heading("PLACE", right=True),
@@ -96,7 +101,8 @@ def log() -> None:
 @click.argument("path")
 @json_option
 def check(path: str, as_json: bool) -> None:
-    """Read a whole tier and verify superblock, segments and records.
+    """Read a whole tier and verify superblock, segments and records. Of an encrypted tier records
+    cannot be seen: what is verified of a segment is its header and the checksum of all of it.
 
     PLACE is where a finding lies in the file or device, OFFSET which page of the area it is; both
     in bytes. A tier in use is refused: scrub verifies it. Ends with exit code 1 if there is any
@@ -134,9 +140,12 @@ def check(path: str, as_json: bool) -> None:
                 ],
             )
             click.echo()
-        counts = (report.slots, report.empty, report.segments, report.damaged, report.records)
-        stored = format_size(report.stored_bytes)
-        row = [*map(str, counts), stored, str(len(report.findings))]
+        counts = (report.slots, report.empty, report.segments, report.damaged)
+        records = (str(report.records), format_size(report.stored_bytes))
+        if superblock.cipher:
+            _note(_ENCRYPTED)
+            records = (render.NOTHING, render.NOTHING)
+        row = [*map(str, counts), *records, str(len(report.findings))]
         render.print_table(_SUMMARY_HEADINGS, [row])
     if report.findings:
         sys.exit(1)
@@ -160,6 +169,8 @@ def dump(path: str, with_records: bool, as_json: bool) -> None:
         if medium.in_use:
             _warn(f"{path} is in use: what is being written may look damaged")
         superblock, findings = read_superblock(medium)
+        if superblock.cipher:
+            _note(_ENCRYPTED)
         segments = (each for each in walk(medium, superblock, findings) if each.state != EMPTY)
         chunks = _json_chunks if as_json else _text_chunks
         for chunk in chunks(superblock, segments, findings, with_records):
@@ -168,12 +179,20 @@ def dump(path: str, with_records: bool, as_json: bool) -> None:
         _warn(_finding_line(finding))
 
 
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
+
+
 def _warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
 def _shown(superblock: Superblock) -> dict[str, Any]:
-    return {**asdict(superblock), "uuid": superblock.uuid.hex()}
+    return {
+        **asdict(superblock),
+        "uuid": superblock.uuid.hex(),
+        "cipher": CIPHER_NAMES[superblock.cipher],
+    }
 
 
 def _text_chunks(
@@ -187,7 +206,7 @@ def _text_chunks(
     yield ""
     yield _heading_row(_SEGMENT_HEADINGS)
     for found in segments:
-        yield _segment_row(found, superblock.segment_bytes)
+        yield _segment_row(found, superblock)
         # The table of records has the reasons too.
         for finding in found.findings:
             if finding.page_offset is None or not with_records:
@@ -202,15 +221,15 @@ def _finding_line(finding: Finding) -> str:
     return f"byte {finding.byte_offset}: {finding.reason}"
 
 
-def _segment_row(found: SegmentFound, segment_bytes: int) -> str:
+def _segment_row(found: SegmentFound, superblock: Superblock) -> str:
     header = found.header
     row = (
         found.slot,
-        slot_offset_bytes(found.slot, segment_bytes),
+        slot_offset_bytes(found.slot, superblock.segment_bytes),
         found.state,
         header.sequence if header else render.NOTHING,
         header.fill_bytes if header else render.NOTHING,
-        len(found.records),
+        render.NOTHING if superblock.cipher else len(found.records),
     )
     return render.plain_row(_SEGMENT_HEADINGS, [str(cell) for cell in row])
 

@@ -183,6 +183,12 @@ def area_options(command: _F) -> _F:
             "minute again, with LZ4 HC: slower, but shorter.",
         ),
         click.option(
+            "--encrypt",
+            is_flag=True,
+            help="Encrypt what is written to the tiers, under a key that is made now, kept in "
+            "locked memory only, and gone when the instance is taken down.",
+        ),
+        click.option(
             "--write-budget",
             "write_budget_bytes_per_day",
             metavar="SIZE/day",

@@ -8,6 +8,7 @@ from typing import Final
 from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Geometry
 from vswapfs.core.descriptor import SEGMENT_MAX_BYTES
 from vswapfs.errors import UsageError
+from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES
 from vswapfs.format.message import Config
 from vswapfs.format.record import PAGE_NONE
 from vswapfs.host import memory
@@ -55,7 +56,15 @@ def make_geometry(config: Config) -> Geometry:
             min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
         )
     slot_count = check_pool_limit(limit_bytes)
-    return Geometry(size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY)
+    return geometry_of(config, slot_count)
+
+
+def geometry_of(config: Config, slot_count: int) -> Geometry:
+    """Of sizes that were checked."""
+    return Geometry(
+        config.size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY,
+        ENCRYPTED_CHUNK_BYTES if config.encrypt else PLAIN_CHUNK_BYTES,
+    )  # fmt: skip
 
 
 def check_pool_limit(limit_bytes: int) -> int:

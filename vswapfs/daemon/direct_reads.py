@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 from vswapfs.backing.uring import READ_MAX_BYTES, AsyncReads
 from vswapfs.core.homes import Fetched, RecordRead
-from vswapfs.daemon.record_reader import Run, runs_of, verify_run
+from vswapfs.daemon.cipher import Cipher
+from vswapfs.daemon.record_reader import Run, chunk_bytes_of, runs_of, verify_run
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import HostError
 
@@ -43,10 +44,13 @@ class DirectReads:
         segment_bytes: int,
         event_fd: int,
         by_thread: ReadByThread,
+        cipher: Cipher | None = None,
     ) -> None:
         self._tiers = tiers
         self._segment_bytes = segment_bytes
         self._by_thread = by_thread
+        self._cipher = cipher
+        self._chunk_bytes = chunk_bytes_of(cipher)
         self._under_way: dict[int, tuple[_Request, Run]] = {}
         self._event_fd = event_fd
         self._reads: AsyncReads | None = None
@@ -61,7 +65,7 @@ class DirectReads:
 
     def read(self, plans: list[RecordRead], done: Done) -> None:
         """Read these records; ``done`` gets the verified pages, or why not."""
-        runs = runs_of(plans, self._segment_bytes)
+        runs = runs_of(plans, self._segment_bytes, self._chunk_bytes)
         if (
             self._reads is None
             or len(runs) > self._reads.free_count
@@ -90,7 +94,8 @@ class DirectReads:
             if not failed:
                 tier = self._tiers[run.plans[0].tier]
                 tier.read_bytes += run.length
-                verify_run(run, self._reads.memory(number), tier, request.fetched)
+                memory = self._reads.memory(number)
+                verify_run(run, memory, tier, self._cipher, request.fetched)
             self._reads.done_with(number)
             self._ended(request, failed=failed)
 

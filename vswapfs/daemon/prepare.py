@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from vswapfs.daemon import lock, takedown
+from vswapfs.daemon.cipher import check_library
 from vswapfs.daemon.config import make_geometry
 from vswapfs.daemon.handover import BUFFER_PARTS, JOURNAL_PART, SESSION_PART, Handed, command_line
 from vswapfs.daemon.report import Reporter
@@ -33,6 +34,8 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     if os.geteuid() != 0:
         raise PermissionRefusedError("this needs root", remedy="use sudo")
     geometry = make_geometry(config)
+    if config.encrypt:
+        check_library()
     os.chdir("/")  # pin no file system
     name = config.name
     lock_fd = lock.acquire(name)

@@ -10,12 +10,19 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from vswapfs.core.homes import Fetched, RecordRead
-from vswapfs.core.verify import verify
+from vswapfs.core.verify import lost, verify
+from vswapfs.daemon.cipher import Cipher, DecryptError
 from vswapfs.daemon.medium import scratch
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import LostPageError
+from vswapfs.format.chunk import (
+    BLOCK_BYTES,
+    ENCRYPTED_CHUNK_BYTES,
+    PLAIN_CHUNK_BYTES,
+    blocks_bytes,
+    place_in_slot,
+)
 from vswapfs.format.tier import slot_offset_bytes
-from vswapfs.units import PAGE_BYTES
 
 MERGE_GAP_BYTES: Final = 32 << 10
 """Records nearer to each other than this are read in one go: a random read of 16 KiB takes 47 us
@@ -30,11 +37,15 @@ class Run(NamedTuple):
     plans: list[RecordRead]
     offset: int
     length: int
-    skip: int
-    """Where the slot's bytes begin, counted from ``offset``: negative if before it."""
+    first_block: int
+    """Of the slot."""
+
+    def place_of(self, plan: RecordRead, chunk_bytes: int) -> int:
+        """Where a record begins, from ``offset`` on."""
+        return place_in_slot(plan.offset_bytes, chunk_bytes) - self.first_block * BLOCK_BYTES
 
 
-def runs_of(plans: list[RecordRead], segment_bytes: int) -> list[Run]:
+def runs_of(plans: list[RecordRead], segment_bytes: int, chunk_bytes: int) -> list[Run]:
     """What to read for these records, in the order in which they lie there."""
     found: list[list[RecordRead]] = []
     for plan in sorted(plans, key=lambda plan: (plan.tier, plan.slot, plan.offset_bytes)):
@@ -47,35 +58,70 @@ def runs_of(plans: list[RecordRead], segment_bytes: int) -> list[Run]:
             found[-1].append(plan)
         else:
             found.append([plan])
-    return [_run(plans, segment_bytes) for plans in found]
+    return [_run(plans, segment_bytes, chunk_bytes) for plans in found]
 
 
-def _run(plans: list[RecordRead], segment_bytes: int) -> Run:
-    start = plans[0].offset_bytes // PAGE_BYTES * PAGE_BYTES
-    end = plans[-1].offset_bytes + plans[-1].length_bytes
-    length = -(-(end - start) // PAGE_BYTES) * PAGE_BYTES
-    return Run(plans, slot_offset_bytes(plans[0].slot, segment_bytes) + start, length, -start)
+def _run(plans: list[RecordRead], segment_bytes: int, chunk_bytes: int) -> Run:
+    first = plans[0].offset_bytes // chunk_bytes
+    start = first * BLOCK_BYTES
+    length = blocks_bytes(plans[-1].offset_bytes + plans[-1].length_bytes, chunk_bytes) - start
+    return Run(plans, slot_offset_bytes(plans[0].slot, segment_bytes) + start, length, first)
 
 
-def verify_run(run: Run, memory: memoryview, tier: Tier, fetched: Fetched) -> None:
+def verify_run(
+    run: Run, memory: memoryview, tier: Tier, cipher: Cipher | None, fetched: Fetched
+) -> None:
     """Add the pages of what was read."""
+    chunks: dict[int, bytes] = {}
     for plan in run.plans:
-        at = run.skip + plan.offset_bytes
         try:
-            fetched[plan.version] = verify(
-                plan.page, plan.word, plan.sequence, memory[at : at + plan.length_bytes]
-            )
-        except LostPageError as lost:
-            lost.message += f"; tier {tier.path} at byte {run.offset + at}"
-            fetched[plan.version] = lost
+            if cipher is None:
+                at = run.place_of(plan, PLAIN_CHUNK_BYTES)
+                found = memory[at : at + plan.length_bytes]
+            else:
+                found = _decrypt(run, plan, memory, cipher, chunks)
+            fetched[plan.version] = verify(plan.page, plan.word, plan.sequence, found)
+        except LostPageError as error:
+            at = run.place_of(plan, chunk_bytes_of(cipher))
+            error.message += f"; tier {tier.path} at byte {run.offset + at}"
+            fetched[plan.version] = error
+
+
+def chunk_bytes_of(cipher: Cipher | None) -> int:
+    """What a block of a tier holds of a segment."""
+    return PLAIN_CHUNK_BYTES if cipher is None else ENCRYPTED_CHUNK_BYTES
+
+
+def _decrypt(
+    run: Run, plan: RecordRead, memory: memoryview, cipher: Cipher, chunks: dict[int, bytes]
+) -> memoryview:
+    """The record's bytes. ``chunks``: those of the run that were decrypted, by number; neighbours
+    share them."""
+    first, at = divmod(plan.offset_bytes, ENCRYPTED_CHUNK_BYTES)
+    stop = (plan.offset_bytes + plan.length_bytes - 1) // ENCRYPTED_CHUNK_BYTES + 1
+    for number in range(first, stop):
+        if number not in chunks:
+            start = (number - run.first_block) * BLOCK_BYTES
+            block = memory[start : start + BLOCK_BYTES]
+            try:
+                chunks[number] = cipher.decrypt_chunk(plan.write_number, number, block)
+            except DecryptError:
+                reason = f"block {number} of its slot does not decrypt: it is not what was written"
+                raise lost(plan.page, plan.word, reason) from None
+    found = b"".join([chunks[number] for number in range(first, stop)])
+    return memoryview(found)[at : at + plan.length_bytes]
 
 
 class RecordReader:
     """Over the tiers by number, which the lane adds to and removes from."""
 
-    def __init__(self, tiers: Mapping[int, Tier], segment_bytes: int) -> None:
+    def __init__(
+        self, tiers: Mapping[int, Tier], segment_bytes: int, cipher: Cipher | None = None
+    ) -> None:
         self._tiers = tiers
         self._segment_bytes = segment_bytes
+        self._cipher = cipher
+        self._chunk_bytes = chunk_bytes_of(cipher)
         self._scratch = [scratch(2 * segment_bytes)]
 
     def read(self, plans: list[RecordRead]) -> Fetched:
@@ -83,7 +129,7 @@ class RecordReader:
         fetched: Fetched = {}
         memory = self._scratch.pop() if self._scratch else scratch(2 * self._segment_bytes)
         try:
-            for run in runs_of(plans, self._segment_bytes):
+            for run in runs_of(plans, self._segment_bytes, self._chunk_bytes):
                 self._read_run(run, memory, fetched)
         finally:
             self._scratch.append(memory)
@@ -99,16 +145,17 @@ class RecordReader:
             if len(run.plans) > 1:
                 # Perhaps only one of them lies on the bad block.
                 for plan in run.plans:
-                    self._read_run(_run([plan], self._segment_bytes), memory, fetched)
+                    run = _run([plan], self._segment_bytes, self._chunk_bytes)
+                    self._read_run(run, memory, fetched)
             else:
                 (plan,) = run.plans
                 fetched[plan.version] = LostPageError(
                     plan.page,
                     f"page {plan.page} cannot be read from {tier.path} at byte "
-                    f"{run.offset + run.skip + plan.offset_bytes}: {error}",
+                    f"{run.offset + run.place_of(plan, self._chunk_bytes)}: {error}",
                 )
             return
-        verify_run(run, memory, tier, fetched)
+        verify_run(run, memory, tier, self._cipher, fetched)
 
 
 def all_lost(plans: list[RecordRead], error: BaseException) -> Fetched:

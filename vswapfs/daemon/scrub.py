@@ -18,6 +18,7 @@ from vswapfs.daemon.medium import scratch
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import ProgressReporter
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.format.chunk import offset_in_segment
 from vswapfs.format.message import AskScrub, Scrubbed, ScrubFinding
 from vswapfs.format.record import HEADER_BYTES
 from vswapfs.format.tier import slot_offset_bytes
@@ -54,22 +55,32 @@ class Scrubber:
         place = await ask(self._lane, lambda: self._tiering.pin(tier, segment))
         if place is None:
             return []
-        slot, fill_bytes = place
+        slot, used_bytes, write_number = place
         try:
-            found, reason = await trio.to_thread.run_sync(self._read, tier, slot, fill_bytes)
+            found, reason = await trio.to_thread.run_sync(
+                self._read, tier, slot, used_bytes, write_number
+            )
             return await ask(self._lane, lambda: self._judge(tier, segment, slot, found, reason))
         finally:
             with trio.CancelScope(shield=True):
                 await ask(self._lane, lambda: self._tiering.unpin(tier, slot))
 
-    def _read(self, tier: Tier, slot: int, fill_bytes: int) -> tuple[SegmentFound | None, str]:
-        length = -(-fill_bytes // PAGE_BYTES) * PAGE_BYTES
-        memory = scratch(length)
+    def _read(
+        self, tier: Tier, slot: int, used_bytes: int, write_number: int
+    ) -> tuple[SegmentFound | None, str]:
+        memory = scratch(used_bytes)
         try:
             tier.backing.read_into(slot_offset_bytes(slot, self._segment_bytes), memory)
         except OSError as error:
             return None, str(error)
-        return walk_segment(memory, tier.superblock, slot), ""
+
+        def decrypt(blocks: memoryview) -> tuple[memoryview, list[int]]:
+            cipher = self._tiering.cipher
+            assert cipher
+            segment = scratch(self._segment_bytes)
+            return segment, cipher.decrypt(write_number, blocks, segment)
+
+        return walk_segment(memory, tier.superblock, slot, decrypt), ""
 
     def _judge(
         self, tier: Tier, segment: int, slot: int, found: SegmentFound | None, reason: str
@@ -91,7 +102,8 @@ class Scrubber:
             self.records += 1
             page = record.page_offset // PAGE_BYTES
             length_bytes = HEADER_BYTES + record.stored_bytes
-            word = stored(segment, record.byte_offset - base, length_bytes)
+            offset = offset_in_segment(record.byte_offset - base, tier.superblock.chunk_bytes)
+            word = stored(segment, offset, length_bytes)
             if page < self._store.geometry.page_count and self._store.words[page] == word:
                 missing_bytes -= length_bytes
                 if record.error:

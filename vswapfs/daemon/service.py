@@ -24,6 +24,7 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
+from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.daemon.inspect import Inspector
@@ -40,7 +41,7 @@ from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Config, Failure, Ready, decode_config
-from vswapfs.format.session import Field, Session
+from vswapfs.format.session import KEY_BYTES, Field, Session
 from vswapfs.format.settings import AskSet
 from vswapfs.format.table import AskTable
 from vswapfs.format.trace import AskTrace
@@ -70,6 +71,8 @@ class State:
     buffers: Buffers
     journal: MemoryRegion
     outcomes: list[hardening.Outcome]
+    cipher: Cipher | None
+    """Of all tiers, if they are encrypted."""
 
     def prefault(self) -> None:
         for part in BUFFER_PARTS:
@@ -170,7 +173,9 @@ class Service:
         self._make_lane()
         for entry in entries:
             if entry.is_present:
-                medium = open_again(entry, config.name, state.geometry.segment_bytes)
+                medium = open_again(
+                    entry, config.name, state.geometry.segment_bytes, encrypt=config.encrypt
+                )
                 self._tiering.restore(entry.number, entry.path, *medium)
         left: list[bytes] = []
         if self._journal is not None:
@@ -227,8 +232,9 @@ class Service:
         ram = self._store.segments.ram
         ram.limit = first_limit(self._config, ram.slot_count)
         self._tiering = Tiering(
-            self._store, self._lane, self._session, self._config.write_budget_bytes_per_day
-        )
+            self._store, self._lane, self._session, self._config.write_budget_bytes_per_day,
+            self._state.cipher,
+        )  # fmt: skip
         self._tier_commands = TierCommands(
             self._store, self._lane, self._tiering, self._config.name
         )
@@ -289,6 +295,7 @@ class Service:
     def _end(self) -> int:
         """The mount is gone; the exit code."""
         self._session[Field.ENDING] = 1
+        self._session.keep_key(bytes(KEY_BYTES))
         if self._succession.supervisor_has_ended:
             lock.let_go(self._config.name, self._state.handed.lock)
         if not self._taken_down:

@@ -76,9 +76,14 @@ class TierCommands:
                 f"a tier of {format_size(config.size_bytes)}: the segment table has room for "
                 f"{format_size(room * self._segment_bytes)} more"
             )
-        backing, superblock = await trio.to_thread.run_sync(
-            open_tier, config, self._instance, self._segment_bytes
+        open_this = functools.partial(
+            open_tier,
+            config,
+            self._instance,
+            self._segment_bytes,
+            encrypt=self._tiering.cipher is not None,
         )
+        backing, superblock = await trio.to_thread.run_sync(open_this)
         await ask(self._lane, lambda: self._tiering.add(config.path, backing, superblock))
 
     async def remove(self, path: str, send: Send) -> None:

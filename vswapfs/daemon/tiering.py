@@ -8,7 +8,6 @@ segments until a retry, with back-off, has worked; what it holds can still be re
 import functools
 import logging
 import time
-import uuid as uuids
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -16,13 +15,14 @@ from typing import Any, Final
 from vswapfs.backing.api import Backing
 from vswapfs.core.budget import Budget
 from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
-from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
+from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.direct_reads import DirectReads
 from vswapfs.daemon.io_threads import IoThreads
-from vswapfs.daemon.medium import read_segment, write_segment, write_superblock
+from vswapfs.daemon.medium import Encryption, read_segment, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
-from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier
+from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier, status_of
+from vswapfs.format.chunk import blocks_bytes
 from vswapfs.format.message import Tiers, TierStatus
 from vswapfs.format.session import Session, TierEntry
 from vswapfs.format.tier import SegmentHeader, Superblock, slot_offset_bytes
@@ -38,19 +38,26 @@ class Tiering:
     """The lane's TierIo, and what commands need of the tiers. Called on the lane only."""
 
     def __init__(
-        self, store: Store, lane: Lane, session: Session, budget_bytes_per_day: int | None
+        self,
+        store: Store,
+        lane: Lane,
+        session: Session,
+        budget_bytes_per_day: int | None,
+        cipher: Cipher | None = None,
     ) -> None:
-        """``session``: where a successor finds which tiers there are."""
+        """``session``: where a successor finds which tiers there are. ``cipher``: of all tiers."""
         self._session = session
         self._store = store
         self._homes = store.homes
         self._lane = lane
         self._threads = IoThreads(lane.submit)
         self._segment_bytes = store.geometry.segment_bytes
+        self._chunk_bytes = store.geometry.chunk_bytes
+        self.cipher = cipher
         self.tiers: dict[int, Tier] = {}
-        self._reader = RecordReader(self.tiers, self._segment_bytes)
+        self._reader = RecordReader(self.tiers, self._segment_bytes, cipher)
         self._direct_reads = DirectReads(
-            self.tiers, self._segment_bytes, lane.event_fd, self._read_by_thread
+            self.tiers, self._segment_bytes, lane.event_fd, self._read_by_thread, cipher
         )
         self._writes_in_flight = 0
         self._trims_in_flight = 0
@@ -163,7 +170,8 @@ class Tiering:
         spent. ``done(moved)`` follows."""
         if not self.may_leave(segment) or self._homes.open_tier() is None:
             return False
-        length_bytes = resident_bytes(self._store.segments.fill_bytes(segment))
+        fill_bytes = self._store.segments.fill_bytes(segment)
+        length_bytes = blocks_bytes(fill_bytes, self._chunk_bytes)
         if self.budget and not self._allowed(length_bytes):
             return False
         plan = self._homes.plan_write(segment)
@@ -179,13 +187,14 @@ class Tiering:
 
     def _transfer(
         self, plan: Transfer, tier: Tier
-    ) -> tuple[Backing, int, memoryview, SegmentHeader]:
+    ) -> tuple[Backing, int, memoryview, SegmentHeader, Encryption | None]:
         """What medium.write_segment and read_segment need: from, to, and what has to be there."""
         return (
             tier.backing,
             slot_offset_bytes(plan.slot, self._segment_bytes),
-            self._store.pool[plan.ram_start : plan.ram_start + plan.length_bytes],
+            self._store.pool[plan.ram_start : plan.ram_start + plan.ram_bytes],
             SegmentHeader(plan.sequence, plan.slot, plan.fill_bytes, tier.superblock.uuid, 0),
+            Encryption(self.cipher, plan.write_number) if self.cipher else None,
         )
 
     def _write_ended(
@@ -266,15 +275,16 @@ class Tiering:
     def segments_on(self, tier: Tier) -> list[int]:
         return self._homes.on_tier(tier.number)
 
-    def pin(self, tier: Tier, segment: int) -> tuple[int, int] | None:
-        """Keep a segment's slot as it is until ``unpin``; returns slot and fill bytes, or None if
-        the segment is not on the tier."""
+    def pin(self, tier: Tier, segment: int) -> tuple[int, int, int] | None:
+        """Keep a segment's slot as it is until ``unpin``; returns slot, bytes used of it, and the
+        number of the write that filled it; or None if the segment is not on the tier."""
         segments = self._store.segments
         if tier.number not in self.tiers or segments.tier_of(segment) != tier.number:
             return None
         slot = segments.slot_of(segment)
         segments.tier(tier.number).pin(slot)
-        return slot, segments.fill_bytes(segment)
+        used_bytes = blocks_bytes(segments.fill_bytes(segment), self._chunk_bytes)
+        return slot, used_bytes, segments.write_number(segment)
 
     def unpin(self, tier: Tier, slot: int) -> None:
         self._store.segments.tier(tier.number).unpin(slot)
@@ -414,30 +424,12 @@ class Tiering:
         )
 
     def status(self) -> list[TierStatus]:
-        found = []
-        for tier in self.tiers.values():
-            slots = self._store.segments.tier(tier.number)
-            used = slots.slot_count - slots.free_count
-            detail = tier.failing
-            if not detail and self.budget_spent:
-                detail = "waits: the write budget is spent"
-            found.append(
-                TierStatus(
-                    path=tier.path,
-                    uuid=str(uuids.UUID(bytes=tier.superblock.uuid)),
-                    state="leaving" if tier.is_leaving else "failing" if tier.failing else "ok",
-                    size_bytes=slots.slot_count * self._segment_bytes,
-                    used_bytes=used * self._segment_bytes,
-                    live_bytes=self._store.segments.tier_live_bytes[tier.number],
-                    written_bytes=tier.written_bytes,
-                    read_bytes=tier.read_bytes,
-                    trimmed_bytes=tier.trimmed_bytes,
-                    write_errors=tier.write_errors,
-                    read_errors=tier.read_errors,
-                    detail=detail,
-                )
-            )
-        return found
+        waits = "waits: the write budget is spent" if self.budget_spent else ""
+        segments = self._store.segments
+        return [
+            status_of(tier, segments.tier(number), segments.tier_live_bytes[number], waits)
+            for number, tier in self.tiers.items()
+        ]
 
 
 def _neighbours(slots: list[int]) -> list[tuple[int, int]]:

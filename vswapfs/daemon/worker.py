@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
-from vswapfs.core.buffers import Geometry
-from vswapfs.daemon.config import SEGMENT_BYTES, SEGMENT_CAPACITY
+from vswapfs.daemon.cipher import Cipher
+from vswapfs.daemon.config import SEGMENT_BYTES, geometry_of
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.daemon.logs import logging_to
 from vswapfs.daemon.medium import open_tiers
@@ -22,11 +22,10 @@ from vswapfs.daemon.service import Service, State
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance
 from vswapfs.format.message import Failure, decode_config
-from vswapfs.format.session import Field
+from vswapfs.format.session import KEY_BYTES, Field
 from vswapfs.fuse.journal import JOURNAL_BYTES
 from vswapfs.host import hardening
 from vswapfs.host.region import MemoryRegion, map_buffers
-from vswapfs.units import PAGE_BYTES
 
 SWITCH_INTERVAL_S: Final = 100e-6
 """How long another thread may keep the interpreter while the lane wants it; Python's default of
@@ -56,10 +55,7 @@ def run(handed: Handed, *, standby: bool) -> int:
     config = decode_config(session.config)
     log_path = None if session[Field.FOREGROUND] else instance.log_path(config.name)
     # What was asked for may depend on the machine; what there is decides.
-    slot_count = os.fstat(handed.pool).st_size // SEGMENT_BYTES
-    geometry = Geometry(
-        config.size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY
-    )
+    geometry = geometry_of(config, os.fstat(handed.pool).st_size // SEGMENT_BYTES)
     buffers = map_buffers(
         {part: getattr(handed, part) for part in BUFFER_PARTS},
         geometry.sizes_bytes(),
@@ -67,7 +63,13 @@ def run(handed: Handed, *, standby: bool) -> int:
         locked=not session[Field.SURVIVES],
     )
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
-    state = State(handed, session, config, geometry, buffers, journal, outcomes)
+    cipher = None
+    if config.encrypt:
+        outcomes.append(hardening.refuse_core_dumps())
+        if not standby:
+            session.keep_key(os.urandom(KEY_BYTES))
+        cipher = Cipher(session.key, SEGMENT_BYTES)
+    state = State(handed, session, config, geometry, buffers, journal, outcomes, cipher)
     with logging_to(log_path, config.log_level):
         if standby:
             return trio.run(Service(state).succeed)
@@ -78,6 +80,12 @@ def _run_first(state: State) -> int:
     reporter = Reporter(to_pipe=not state.session[Field.FOREGROUND])
     try:
         locked = state.outcomes[0]
+        if not locked.ok and state.cipher:
+            raise HostError(
+                "mlockall",
+                f"{locked.detail}, and with it the key of --encrypt",
+                remedy="run as root, where memory may be locked, or without --encrypt",
+            )
         if not locked.ok and not state.config.allow_unlocked:
             raise HostError("mlockall", locked.detail, remedy="run as root, or --allow-unlocked")
         for outcome in state.outcomes:

@@ -49,6 +49,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     tiers: list[TierConfig] = []
     """In order: the first is filled first."""
     write_budget_bytes_per_day: int | None = None
+    encrypt: bool = False
+    """Whether what is written to tiers is encrypted, under a key that nobody else has."""
     recompress: bool = False
     """Compress cold pages again, stronger, in idle time."""
     recompress_level: int = settings.RECOMPRESS_LEVEL.default

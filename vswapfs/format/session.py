@@ -10,6 +10,7 @@ instant, whoever was killed.
                        (bits 32-63: 0 or 1), and how many bytes of it (bits 0-31)
     [1 MiB, ...)       tiers by number, 8192 bytes each, number 1 first:
                        state, slot_count, size_bytes, path_bytes (8 bytes each), uuid (16), path
+    [..., + 4096)      the key that tiers are encrypted with, KEY_BYTES of it
 
 VERSION stands for all state that is handed over: this file and the store's buffers. A worker that
 knows another version does not touch them.
@@ -20,7 +21,7 @@ from typing import Final, NamedTuple
 
 from vswapfs.errors import InstanceError, UsageError
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAGIC: Final = int.from_bytes(b"vswapses", "little")
 
 WORDS_BYTES: Final = 4096
@@ -32,7 +33,9 @@ _HALF_SHIFT: Final = 32
 _TIER_BYTES: Final = 8192
 _PATH_AT: Final = 48
 _TIER_COUNT: Final = 255
-SESSION_BYTES: Final = _TIERS_AT + _TIER_COUNT * _TIER_BYTES
+_KEY_AT: Final = _TIERS_AT + _TIER_COUNT * _TIER_BYTES
+KEY_BYTES: Final = 32
+SESSION_BYTES: Final = _KEY_AT + 4096
 
 ABSENT: Final = 0
 PRESENT: Final = 1
@@ -155,6 +158,14 @@ class Session:
             raise ValueError(f"an INIT request of {len(request)} bytes")
         self._view[_INIT_AT : _INIT_AT + len(request)] = request
         self[Field.INIT_BYTES] = len(request)
+
+    @property
+    def key(self) -> bytes:
+        return bytes(self._view[_KEY_AT : _KEY_AT + KEY_BYTES])
+
+    def keep_key(self, key: bytes) -> None:
+        """Before the instance is up. All zero forgets it."""
+        self._view[_KEY_AT : _KEY_AT + KEY_BYTES] = key
 
     # -- tiers -------------------------------------------------------------------------------
 

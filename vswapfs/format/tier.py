@@ -4,7 +4,8 @@ Owns the layout of both. Never reads or writes a medium. Always holds: all littl
 means empty; the checksum is xxh3-64 of everything before it, and what comes behind it is zero.
 
     [0, 1 segment)            superblock at byte 0, its copy at byte 524288, the rest zero
-    (slot + 1) * segment      a segment: header of 64 bytes, then records (record.py) up to its fill
+    (slot + 1) * segment      a segment: header of 64 bytes, then records (record.py) up to its
+                              fill; in blocks of one chunk each (chunk.py), encrypted or not
 
     superblock                                  segment header
     offset  size  field                         offset  size  field
@@ -19,7 +20,8 @@ means empty; the checksum is xxh3-64 of everything before it, and what comes beh
         88     8  budget_bytes_per_day              48     8  records_checksum
         96     8  budget_window_start_unix_s        56     8  checksum
        104     8  budget_spent_bytes
-       112  3976  0
+       112     4  cipher: 0 none, 1 AES-256-GCM
+       116  3972  0
       4088     8  checksum
 
 A version that adds a field moves neither magic, version nor checksum: another version is told from
@@ -33,6 +35,7 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from vswapfs.errors import TierFormatError
+from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES
 
 SUPERBLOCK_BYTES: Final = 4096
 SUPERBLOCK_COPY_OFFSET: Final = 524288
@@ -41,9 +44,13 @@ SEGMENT_MIN_BYTES: Final = 2 * SUPERBLOCK_COPY_OFFSET  # the copy lies in the fi
 SEGMENT_MAX_BYTES: Final = 1 << 26  # whoever reads a segment has it in memory
 TIER_MIN_SEGMENTS: Final = 4  # one is taken by the superblock
 
-_VERSION: Final = 1
+CIPHER_NONE: Final = 0
+CIPHER_AES_256_GCM: Final = 1
+CIPHER_NAMES: Final = {CIPHER_NONE: "none", CIPHER_AES_256_GCM: "AES-256-GCM"}
+
+_VERSION: Final = 2
 _SUPERBLOCK_MAGIC: Final = b"vswapfs\0"
-_SUPERBLOCK: Final = struct.Struct("<8sIIQQ16s32sQQQQ")
+_SUPERBLOCK: Final = struct.Struct("<8sIIQQ16s32sQQQQI")
 _SEGMENT_MAGIC: Final = 0x47657356  # "VseG"
 _SEGMENT: Final = struct.Struct("<IHHQQII16sQ")
 _CHECKSUM: Final = struct.Struct("<Q")
@@ -65,6 +72,13 @@ class Superblock:
     """0: none."""
     budget_window_start_unix_s: int = 0
     budget_spent_bytes: int = 0
+    cipher: int = CIPHER_NONE
+    """Of the segments. The key is on no medium."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """What a block holds of a segment."""
+        return ENCRYPTED_CHUNK_BYTES if self.cipher else PLAIN_CHUNK_BYTES
 
     def pack(self) -> bytes:
         fields = _SUPERBLOCK.pack(
@@ -79,6 +93,7 @@ class Superblock:
             self.budget_bytes_per_day,
             self.budget_window_start_unix_s,
             self.budget_spent_bytes,
+            self.cipher,
         )
         covered = fields.ljust(SUPERBLOCK_BYTES - _CHECKSUM.size, b"\0")
         return covered + _CHECKSUM.pack(xxh3_64_intdigest(covered))
@@ -93,12 +108,15 @@ class Superblock:
         magic, version, segment_bytes, slot_count, generation, uuid, name, *numbers = (
             _SUPERBLOCK.unpack_from(data)
         )
+        cipher = numbers[-1]
         if magic != _SUPERBLOCK_MAGIC:
             raise TierFormatError("not a tier: no superblock here")
         covered = SUPERBLOCK_BYTES - _CHECKSUM.size
         _check_checksum("superblock", data, covered)
         _check_version("superblock", version)
         _check_geometry(segment_bytes, slot_count)
+        if cipher not in CIPHER_NAMES:
+            raise TierFormatError(f"superblock: cipher {cipher}; this program knows none such")
         try:
             text = name.rstrip(b"\0").decode("ascii")
         except UnicodeDecodeError:
@@ -189,9 +207,11 @@ def unpack_segment_header(data: bytes | memoryview) -> SegmentHeader:
     return SegmentHeader(sequence, slot, fill_bytes, uuid, records)
 
 
-def records_checksum(segment: memoryview, fill_bytes: int) -> int:
-    """Over all records of a segment, so that it can be trusted without looking at each."""
-    return xxh3_64_intdigest(segment[SEGMENT_HEADER_BYTES:fill_bytes])
+def records_checksum(segment: memoryview, end_bytes: int) -> int:
+    """Over all records of a segment as they lie on the tier, so that it can be trusted without
+    looking at each: up to the fill or, where they are encrypted, to the end of the last block. Not
+    over what was encrypted: that would tell whether a guess of it is right."""
+    return xxh3_64_intdigest(segment[SEGMENT_HEADER_BYTES:end_bytes])
 
 
 def check_segment_header(header: SegmentHeader, uuid: bytes, slot: int) -> str | None:

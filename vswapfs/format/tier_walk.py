@@ -2,13 +2,16 @@
 
 Owns what counts as damage. Never needs the descriptors and never raises for what it finds: the
 bytes may be anything. What it cannot see without the descriptors: whether a record is still the
-one of its page, and whether the whole segment is an earlier one of its slot.
+one of its page, and whether the whole segment is an earlier one of its slot. Where records are
+encrypted it cannot see them without the key: then it verifies header and checksum of the segment.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from vswapfs.errors import TierFormatError
+from vswapfs.format.chunk import BLOCK_BYTES, blocks_bytes, place_in_slot
 from vswapfs.format.codec import DecodeError, checksum, decode
 from vswapfs.format.record import (
     CODEC_SHIFT,
@@ -80,7 +83,14 @@ class SegmentFound:
         return VALID if self.header else EMPTY
 
 
-def walk_segment(data: memoryview, superblock: Superblock, slot: int) -> SegmentFound:
+Decrypt = Callable[[memoryview], tuple[memoryview, list[int]]]
+"""The bytes of a slot as the segment is in RAM, and which blocks are not what was written; these
+are zero in it."""
+
+
+def walk_segment(
+    data: memoryview, superblock: Superblock, slot: int, decrypt: Decrypt | None = None
+) -> SegmentFound:
     """Verify the bytes of a slot; fewer than a segment if the medium ends before."""
     base = slot_offset_bytes(slot, superblock.segment_bytes)
     found = SegmentFound(slot)
@@ -93,42 +103,55 @@ def walk_segment(data: memoryview, superblock: Superblock, slot: int) -> Segment
         return found
     found.header = header
     wrong = check_segment_header(header, superblock.uuid, slot)
-    if wrong is None and header.fill_bytes > superblock.segment_bytes:
+    chunk_bytes = superblock.chunk_bytes
+    fill_bytes = min(header.fill_bytes, superblock.segment_bytes // BLOCK_BYTES * chunk_bytes)
+    if wrong is None and fill_bytes < header.fill_bytes:
         wrong = f"segment header: a fill of {header.fill_bytes} bytes is impossible"
     if wrong is not None:
         found.findings.append(Finding(base, slot, None, wrong))
-    stop = min(header.fill_bytes, superblock.segment_bytes)
+    stop = blocks_bytes(fill_bytes, chunk_bytes) if superblock.cipher else fill_bytes
     if len(data) < stop:
         reason = f"the medium ends here, {stop - len(data)} bytes before the segment's fill"
         found.findings.append(Finding(base + len(data), slot, None, reason))
-    _walk_records(data, base, min(stop, len(data)), header.sequence, found)
+    present = data[: min(stop, len(data))]
+    if not superblock.cipher:
+        _walk_records(present, base, chunk_bytes, header.sequence, found)
+    elif decrypt is not None:
+        plain, bad_blocks = decrypt(present[: len(present) // BLOCK_BYTES * BLOCK_BYTES])
+        for block in bad_blocks:
+            reason = "this block does not decrypt: it is not what was written here"
+            found.findings.append(Finding(base + block * BLOCK_BYTES, slot, None, reason))
+        _walk_records(plain[:fill_bytes], base, chunk_bytes, header.sequence, found)
     if not found.findings and records_checksum(data, stop) != header.records_checksum:
-        reason = "a byte has changed that no page depends on: the checksum of all records is wrong"
+        reason = "the checksum of all records is wrong"
+        if not superblock.cipher:  # else nobody has looked at each
+            reason = f"a byte has changed that no page depends on: {reason}"
         found.findings.append(Finding(base, slot, None, reason))
     return found
 
 
 def _walk_records(
-    data: memoryview, base: int, stop: int, sequence: int, found: SegmentFound
+    data: memoryview, base: int, chunk_bytes: int, sequence: int, found: SegmentFound
 ) -> None:
-    at = SEGMENT_HEADER_BYTES
+    at, stop = SEGMENT_HEADER_BYTES, len(data)
     while at < stop:
+        place = base + place_in_slot(at, chunk_bytes)
         try:
             page, length_bytes = header_at(data, at, stop)
         except RecordError:
             reason = f"no whole record here; {stop - at} bytes to the fill cannot be walked"
-            found.findings.append(Finding(base + at, found.slot, None, reason))
+            found.findings.append(Finding(place, found.slot, None, reason))
             return
         bound, _page, tag = HEADER.unpack_from(data, at)
         expected = bound ^ binding(sequence, page)
         codec = tag >> CODEC_SHIFT
         error = _verify(page, codec, data[at + HEADER_BYTES : at + length_bytes], expected)
         record = RecordFound(
-            base + at, page * PAGE_BYTES, length_bytes - HEADER_BYTES, codec, expected, error
+            place, page * PAGE_BYTES, length_bytes - HEADER_BYTES, codec, expected, error
         )
         found.records.append(record)
         if error is not None:
-            found.findings.append(Finding(base + at, found.slot, record.page_offset, error))
+            found.findings.append(Finding(place, found.slot, record.page_offset, error))
         at += length_bytes
 
 

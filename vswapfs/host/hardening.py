@@ -1,8 +1,8 @@
 """Protections of a process that memory reclaim may come to depend on; each with its outcome.
 
-Owns mlockall, PR_SET_IO_FLUSHER, the OOM score and the collector's freeze. Never decides what to do
-when one is refused. Whole-machine pressure needs the first two, or the kernel waits for us
-while we wait for the kernel (measured in a guest: docs/swap-safety.md).
+Owns mlockall, PR_SET_IO_FLUSHER, the OOM score, core dumps and the collector's freeze. Never
+decides what to do when one is refused. Whole-machine pressure needs the first two, or the kernel
+waits for us while we wait for the kernel (measured in a guest: docs/swap-safety.md).
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 _MCL_CURRENT_FUTURE: Final = 1 | 2
 _MCL_CURRENT_FUTURE_ONFAULT: Final = _MCL_CURRENT_FUTURE | 4
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_IO_FLUSHER: Final = 57
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,6 +64,14 @@ def spare_from_oom_killer() -> Outcome:
             f"{error.strerror} (needs CAP_SYS_RESOURCE): stays {score.read_text().strip()}",
         )
     return Outcome("oom_score_adj", True, "-1000: the OOM killer passes us over")
+
+
+def refuse_core_dumps() -> Outcome:
+    """Never let the kernel write this process's memory, pages and key, to a disk."""
+    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0:
+        return Outcome("core_dumps", True, "none, whatever happens")
+    reason = os.strerror(ctypes.get_errno())
+    return Outcome("core_dumps", False, f"{reason}: a core dump would have the key in it")
 
 
 def freeze_collector() -> Outcome:
