@@ -5,6 +5,7 @@ when one fails. A process of its own in all but its id: the supervisor carries n
 """
 
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from vswapfs.daemon import lock, takedown
 from vswapfs.daemon.config import make_geometry
 from vswapfs.daemon.handover import BUFFER_PARTS, JOURNAL_PART, SESSION_PART, Handed, command_line
 from vswapfs.daemon.report import Reporter
-from vswapfs.errors import PermissionRefusedError, UsageError
+from vswapfs.errors import HostError, PermissionRefusedError, UsageError
 from vswapfs.format import instance
 from vswapfs.format.message import Config, encode
 from vswapfs.format.session import SESSION_BYTES, Field
@@ -26,6 +27,9 @@ FORCE: Final = "VSWAPFS_FORCE"
 """An environment variable for tests: ``journal``, as if the kernel could not resend requests, or
 ``memfd``, as if it had no tmpfs that is never swapped out."""
 
+FILES_MIN: Final = 512
+"""Open files that a worker may need: most are tiers (255) and connections (32)."""
+
 
 def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     """Raises VswapError when it cannot be brought up; nothing is left then."""
@@ -33,6 +37,7 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     if os.geteuid() != 0:
         raise PermissionRefusedError("this needs root", remedy="use sudo")
     geometry = make_geometry(config)
+    _raise_file_limit()
     os.chdir("/")  # pin no file system
     name = config.name
     lock_fd = lock.acquire(name)
@@ -72,10 +77,26 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     os.execv(sys.executable, command_line("supervise", name, handed))
 
 
+def _raise_file_limit() -> None:
+    """For all processes of the instance, which inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
+        raise HostError(
+            "start",
+            f"{hard} open files are too few: an instance may need {FILES_MIN}",
+            remedy=f"ulimit -n {FILES_MIN}, or LimitNOFILE={FILES_MIN} with systemd",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES_MIN), hard))
+
+
 def _check_mountpoint(config: Config) -> None:
     path = Path(config.mountpoint)
     if config.swap:
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            step = f"make {path}"
+            raise HostError(step, error.strerror or "", remedy="see df and df -i") from None
     if mount.is_mountpoint(config.mountpoint):
         raise UsageError(
             f"{path} is in use: something is mounted there already",

@@ -79,7 +79,11 @@ def _run_first(state: State) -> int:
     try:
         locked = state.outcomes[0]
         if not locked.ok and not state.config.allow_unlocked:
-            raise HostError("mlockall", locked.detail, remedy="run as root, or --allow-unlocked")
+            raise HostError(
+                "mlockall",
+                locked.detail,
+                remedy="give it CAP_IPC_LOCK or ulimit -l unlimited, or --allow-unlocked",
+            )
         for outcome in state.outcomes:
             _log.log(
                 logging.INFO if outcome.ok else logging.WARNING,
@@ -91,3 +95,11 @@ def _run_first(state: State) -> int:
         state.session[Field.ENDING] = 1
         reporter.end(Failure(error.message, error.remedy, error.exit_code))
         return error.exit_code
+    except Exception as error:
+        _log.exception("the worker ends by a defect")
+        if state.session[Field.UP]:
+            raise
+        # The log goes with the instance.
+        state.session[Field.ENDING] = 1
+        reporter.end(Failure(f"a defect: {error!r}", "report it", VswapError.exit_code))
+        return VswapError.exit_code
