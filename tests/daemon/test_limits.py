@@ -70,11 +70,11 @@ def test_full_run_while_it_serves_costs_the_log_only() -> None:
     assert_nothing_left(NAME)
 
 
-def without(*capabilities: str) -> subprocess.CompletedProcess[str]:
+def without(*capabilities: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     dropped = ",".join(f"-{capability}" for capability in capabilities)
     return run(
-        "setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", VSWAPCTL, "on", NAME,
-        "--size", "64M",
+        *before, "setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", VSWAPCTL, "on",
+        NAME, "--size", "64M",
     )  # fmt: skip
 
 
@@ -102,18 +102,33 @@ def test_without_capabilities_that_only_help_it_is_up() -> None:
         assert_nothing_left(NAME)
 
 
-def test_too_few_open_files_are_refused_and_a_soft_limit_is_raised() -> None:
+def test_limits_that_cannot_be_lifted_are_refused_and_others_are_lifted() -> None:
     require_swap()
-    done = run("prlimit", "--nofile=64:100", VSWAPCTL, "on", NAME, "--size", "64M")
-    assert done.returncode == 3
-    assert "100 open files are too few" in done.stderr
-    assert "ulimit -n 512" in done.stderr
-    assert_nothing_left(NAME)
+    for limit, said, remedy in (
+        ("--nofile=64:100", "100 open files are too few", "ulimit -n 512"),
+        ("--cpu=600", "RLIMIT_CPU is 600, and an instance must have none", "ulimit -t unlimited"),
+        ("--as=1000000000", "RLIMIT_AS is 1000000000", "ulimit -v unlimited"),
+    ):
+        done = without("sys_resource", before=("prlimit", limit))
+        assert done.returncode == 3
+        assert said in done.stderr
+        assert remedy in done.stderr
+        assert_nothing_left(NAME)
     try:
-        done = run("prlimit", "--nofile=64:4096", VSWAPCTL, "on", NAME, "--size", "64M")
+        done = run(
+            "prlimit",
+            "--nofile=64:4096",
+            "--cpu=600:unlimited",
+            VSWAPCTL,
+            "on",
+            NAME,
+            "--size",
+            "64M",
+        )
         assert done.returncode == 0, done.stderr
         up = Instance(NAME)
         assert resource.prlimit(up.pid, resource.RLIMIT_NOFILE) == (512, 4096)
+        assert resource.prlimit(up.pid, resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY
         ctl_ok("off", NAME)
     finally:
         ctl("off", NAME, "--force")

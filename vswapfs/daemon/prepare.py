@@ -5,7 +5,6 @@ when one fails. A process of its own in all but its id: the supervisor carries n
 """
 
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -21,14 +20,11 @@ from vswapfs.format.message import Config, encode
 from vswapfs.format.session import SESSION_BYTES, Field
 from vswapfs.fuse import mount
 from vswapfs.fuse.journal import JOURNAL_BYTES
-from vswapfs.host import state
+from vswapfs.host import limits, state
 
 FORCE: Final = "VSWAPFS_FORCE"
 """An environment variable for tests: ``journal``, as if the kernel could not resend requests, or
 ``memfd``, as if it had no tmpfs that is never swapped out."""
-
-FILES_MIN: Final = 512
-"""Open files that a worker may need: most are tiers (255) and connections (32)."""
 
 
 def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
@@ -37,7 +33,7 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     if os.geteuid() != 0:
         raise PermissionRefusedError("this needs root", remedy="use sudo")
     geometry = make_geometry(config)
-    _raise_file_limit()
+    limits.lift()
     os.chdir("/")  # pin no file system
     name = config.name
     lock_fd = lock.acquire(name)
@@ -75,18 +71,6 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
         lock.let_go(name, lock_fd)
         raise
     os.execv(sys.executable, command_line("supervise", name, handed))
-
-
-def _raise_file_limit() -> None:
-    """For all processes of the instance, which inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
-        raise HostError(
-            "start",
-            f"{hard} open files are too few: an instance may need {FILES_MIN}",
-            remedy=f"ulimit -n {FILES_MIN}, or LimitNOFILE={FILES_MIN} with systemd",
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES_MIN), hard))
 
 
 def _check_mountpoint(config: Config) -> None:
