@@ -3,7 +3,8 @@
 Owns one instance, from its start to its end, and the load on it in a memory cgroup of its own. Ends
 only processes that it started and the worker and standby of that instance, by their ids. Prints
 what it found, and ends with 1 if anything is not as it has to be: a wrong byte, an I/O error, a
-SIGBUS, a line in the kernel's log, something left behind.
+SIGBUS, a line in the kernel's log, something left behind. The other kinds of stress are in
+stress_public.py and stress_simulate.py.
 """
 
 import contextlib
@@ -25,19 +26,19 @@ from typing import Any, Final
 
 import click
 from cgroup import MemoryCgroup
+from stress_instance import complaints, ctl, kernel_log, last_words, left_behind, unhealthy
+from stress_public import public
+from stress_simulate import simulate
 
 from vswapfs.format import instance
 from vswapfs.format.session import SESSION_BYTES, Field, Session
-from vswapfs.fuse import mount
 
 NAME: Final = "stress"
 MIB: Final = 1 << 20
 ROOT: Final = Path(__file__).parent
-BIN: Final = Path(sys.executable).parent
 ANSWER_TIMEOUT_S: Final = 60.0
 LOAD_TIMEOUT_S: Final = 240.0
 PHASES: Final = (Field.ENDED_NS, Field.SERVING_NS, Field.FIRST_REPLY_NS)
-SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WARNING", "Oops")
 
 
 @dataclass
@@ -177,43 +178,15 @@ class Load:
         self._process.wait()
 
 
-def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / "vswapctl", *arguments], capture_output=True, text=True, check=False, timeout=200,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-
-
-def kernel_log() -> str:
-    return subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
-
-
-def instance_log() -> list[str]:
-    """What the instance said last."""
-    with contextlib.suppress(OSError):
-        return Path(instance.log_path(NAME)).read_text().splitlines()[-40:]
-    return []
-
-
-def left_behind() -> list[str]:
-    found = []
-    if mount.find(NAME):
-        found.append("left: a mount")
-    if Path(instance.directory(NAME)).exists():
-        found.append(f"left: {instance.directory(NAME)}")
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"vswapfs.daemon" in words and NAME.encode() in words:
-                found.append(f"left: process {process.name}")
-    return found
-
-
 @click.group()
 def main() -> None:
     """Stress vswapfs on this machine."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+
+
+main.add_command(public)
+main.add_command(simulate)
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -306,8 +279,8 @@ def under_load(
                     (status,) = json.loads(ctl("status", NAME, "--json").stdout)
                     print(f"survival       {status['survival']}")
                     strike(running)
-            healthy(outcome)
-            said = instance_log()  # off removes it
+            outcome.faults += unhealthy(NAME)
+            said = last_words(NAME)  # off removes it
             down = ctl("off", NAME)
             if down.returncode:
                 outcome.faults.append(f"off: {down.stderr}")
@@ -315,11 +288,8 @@ def under_load(
                 outcome.faults += said
         finally:
             ctl("off", NAME, "--force")
-    new = kernel_log()[len(log_before) :]
-    outcome.faults += [
-        f"kernel: {line}" for line in new.splitlines() if any(word in line for word in SUSPICIOUS)
-    ]
-    outcome.faults += left_behind()
+    outcome.faults += complaints(kernel_log()[len(log_before) :])
+    outcome.faults += left_behind(NAME)
     outcome.print()
     sys.exit(bool(outcome.faults))
 
@@ -345,16 +315,6 @@ def ctl_swapoff() -> None:
     (status,) = json.loads(ctl("status", NAME, "--json").stdout)
     subprocess.run(["swapoff", status["loop_device"]], check=True)
     subprocess.run(["losetup", "--detach", status["loop_device"]], check=True)
-
-
-def healthy(outcome: Outcome) -> None:
-    check = ctl("check", NAME)
-    if check.returncode:
-        outcome.faults.append(f"check: {check.stdout}{check.stderr}")
-    stats = json.loads(ctl("stats", NAME, "--json").stdout or "{}")
-    for key in ("checksum_errors", "internal_errors", "damaged_descriptors"):
-        if stats.get(key):
-            outcome.faults.append(f"{key}: {stats[key]}")
 
 
 if __name__ == "__main__":

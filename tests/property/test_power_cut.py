@@ -46,7 +46,7 @@ class Instance(Simulation):
         used = {tier.path for tier in self.tiering.tiers.values()}
         (path, *_) = [path for path in paths(self.directory) if str(path) not in used]
         config = TierConfig(str(path), TIER_BYTES, overwrite=True)
-        backing, superblock = medium.open_tier(config, "vswap0", MIB)
+        backing, superblock = medium.open_tier(config, "vswap0", MIB, encrypt=self.encrypt)
         disk = Disk(self, TIER_BYTES, Draws(self.rng, NO_FAULTS))
         disk.faulty = FaultyBacking(backing, disk.plan)
         self.disks.append(disk)
@@ -147,7 +147,7 @@ class Cuts:
         config = TierConfig(str(self._path), TIER_BYTES)
         may = may_take(image, self._truth)
         try:
-            backing, _superblock = medium.open_tier(config, "vswap0", MIB)
+            backing, _superblock = medium.open_tier(config, "vswap0", MIB, encrypt=False)
         except HostError as error:
             self.refused += 1
             if may or "--tier-overwrite" not in error.remedy:
@@ -155,7 +155,7 @@ class Cuts:
             if self._path.read_bytes() != image:
                 return ["on refused the tier and changed it"]
             config.overwrite = True
-            backing, _superblock = medium.open_tier(config, "vswap0", MIB)
+            backing, _superblock = medium.open_tier(config, "vswap0", MIB, encrypt=False)
         else:
             if not may:
                 backing.close()

@@ -19,7 +19,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
-from regions import CORE, EMPTY_PAGE, HangError, make_buffers, make_page
+from regions import CORE, EMPTY_PAGE, make_buffers, make_page
 
 from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
@@ -29,7 +29,7 @@ from vswapfs.core.descriptor import KIND_MASK, STORED, place
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
-from vswapfs.daemon import medium, tiering
+from vswapfs.daemon import date, medium, tiering
 from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.io_threads import THREAD_COUNT, Done, Job
 from vswapfs.daemon.medium import erase
@@ -103,10 +103,14 @@ class Item:
 
     def run(self) -> None:
         self.ran = True
+        tracing = sys.gettrace()
+        sys.settrace(None)  # a kill comes at a line of the lane
         try:
             self.result = self.job()
         except Exception as error:
             self.error = error
+        finally:
+            sys.settrace(tracing)
 
 
 class Threads:
@@ -290,11 +294,17 @@ class Clock:
     """In place of the time module."""
 
     now_s: float = 1_000_000.0
+    set_by_s: float = 0.0
+    """By so much somebody set the date."""
+    CLOCK_BOOTTIME: int = 7
 
     def monotonic(self) -> float:
         return self.now_s
 
     def time(self) -> float:
+        return self.now_s + self.set_by_s
+
+    def clock_gettime(self, _clock: int) -> float:
         return self.now_s
 
 
@@ -342,7 +352,8 @@ Command = Generator[None, None, None]
 
 @dataclass
 class Simulation:
-    """One machine. Operations are drawn by ``step``; ``settle`` ends what is under way."""
+    """One machine. Operations are drawn by ``step``; ``settle`` ends what is under way.
+    ``number`` is that of the operation, if whoever calls ``step`` counts them."""
 
     monkeypatch: pytest.MonkeyPatch
     seed: int
@@ -360,6 +371,7 @@ class Simulation:
         self.threads = Threads()
         self.monkeypatch.setattr(tiering, "IoThreads", lambda _submit: self.threads)
         self.monkeypatch.setattr(tiering, "time", self.clock)
+        self.monkeypatch.setattr(date, "time", self.clock)
         # The copy must lie before the first slot, also with small segments.
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
@@ -388,6 +400,8 @@ class Simulation:
         self.disks: list[Disk] = []
         self._commands: list[Command] = []
         self._disk_speed = 0.5
+        self.story: list[str] | None = None
+        """What each operation was, in words, if anybody wants to know."""
 
     def _make_tiering(self) -> Tiering:
         lane = SimpleNamespace(submit=None, event_fd=-1, serve_parked=self._serve_parked)
@@ -414,6 +428,7 @@ class Simulation:
             self.step()
         except KilledError:
             sys.settrace(tracing)
+            self._tell("killed after", lines, "lines")
             self.restart()
         finally:
             sys.settrace(tracing)
@@ -658,41 +673,37 @@ class Simulation:
 
     # -- running -----------------------------------------------------------------------------
 
-    def run(self, operations: int, check_every: int = 50) -> None:
-        """Raises SimulationError with seed and operation."""
-        try:
-            for self.number in range(operations):
-                self.step()
-                if self.number % check_every == 0:
-                    self.check()
-            self.settle()
-        except Exception as error:
-            raise SimulationError(
-                f"seed {self.seed}, operation {self.number}: {type(error).__name__}: {error}"
-            ) from (None if isinstance(error, HangError) else error)
-            # The frame that the alarm met may have no line number, which pytest cannot show.
-
     def step(self) -> None:
         rng, draw = self.rng, self.rng.random()
         page = rng.randrange(40 if draw * 100 % 1 < 0.4 else self.geometry.page_count)
         if draw < 0.45:
+            kind = rng.choice(KINDS)
             if not self.waits(page):
-                self.put(page, make_page(rng, rng.choice(KINDS)))
+                self._tell("store page", page, kind)
+                self.put(page, make_page(rng, kind))
         elif draw < 0.62:
-            self.get(page, min(rng.choice((1, 1, 8)), self.geometry.page_count - page))
+            count = min(rng.choice((1, 1, 8)), self.geometry.page_count - page)
+            self._tell("load page", page, "of", count)
+            self.get(page, count)
         elif draw < 0.68:
             count = min(rng.choice((1, 2, 8, 30)), self.geometry.page_count - page)
             if not self.waits(page, count):
+                self._tell("discard page", page, "of", count)
                 self.discard(page, count)
         elif draw < 0.73:
-            self.store.clean(rng.choice((1, 2, 5, 40)))
+            steps = rng.choice((1, 2, 5, 40))
+            self._tell("clean", steps)
+            self.store.clean(steps)
         elif draw < 0.76:
-            self.clock.now_s += rng.choice((0.1, 1.0, 5.0, 5.0, 90.0, 7000.0))
+            seconds = rng.choice((0.1, 1.0, 5.0, 5.0, 90.0, 7000.0))
+            self._tell("wait", seconds, "s")
+            self.clock.now_s += seconds
             self.tiering.tick()
         elif draw < 0.765:
             self._begin_command()
         elif draw < 0.768:
             self._disk_speed = rng.choice((0.02, 0.2, 0.6, 0.9))
+            self._tell("disk speed", self._disk_speed)
         for command in list(self._commands):
             if rng.random() < 0.5:
                 self._advance(command)
@@ -701,6 +712,10 @@ class Simulation:
         if rng.random() < 0.7:
             self.between_requests()
         assert self.threads.pending_count or not self._parked, "requests wait for nothing"
+
+    def _tell(self, *words: object) -> None:
+        if self.story is not None:
+            self.story.append(f"{self.number:>9}  {' '.join(map(str, words))}")
 
     def _advance(self, command: Command) -> None:
         if next(command, self) is self:
@@ -714,18 +729,21 @@ class Simulation:
         if not tiers or (draw < 0.25 and len(tiers) < 3):
             segments, slot_count = self.store.segments, rng.choice((3, 10, 24, 40))
             if segments.count + slot_count <= self.geometry.segment_capacity:
+                self._tell("add a tier of", slot_count, "slots")
                 self.add_tier(slot_count)
         elif draw < 0.5:
             tier = rng.choice(tiers)
             if not tier.is_leaving:
+                self._tell("remove tier", tier.number)
                 command = self.remove_tier(tier)
                 next(command)
                 self._commands.append(command)
         elif draw < 0.85:
-            self._commands.append(
-                self.write_back(rng.randrange(1, 12), incompressible=rng.random() < 0.3)
-            )
+            count, incompressible = rng.randrange(1, 12), rng.random() < 0.3
+            self._tell("write", count, "segments back", "(incompressible)" * incompressible)
+            self._commands.append(self.write_back(count, incompressible=incompressible))
         else:
+            self._tell("drain")
             self._commands.append(self.drain())
 
     def finish_io(self) -> None:

@@ -239,6 +239,26 @@ def test_a_spent_budget_leaves_the_cleaner_and_the_slots_alone(
     assert story.store.segments.tier(tier.number).untrimmed_count == 0
 
 
+@pytest.mark.parametrize("set_by_s", [-4_000_000, -3600, 90_000, 2_000_000_000])
+def test_a_clock_that_is_set_renews_no_budget(
+    monkeypatch: pytest.MonkeyPatch, set_by_s: int
+) -> None:
+    story = Story(monkeypatch, budget=SEGMENT_BYTES)
+    story.add_tier()
+    story.put(0)
+    story.put(10)
+    first, second = story.tiering.candidates(False, None)[:2]
+    story.write(first)
+    story.finish()
+    story.simulation.clock.set_by_s = set_by_s
+    assert not story.tiering.write(second, story.ended.append)
+    assert story.tiering.answer().write_budget_left_bytes == 0
+    story.simulation.clock.now_s += 86_401
+    story.write(second)
+    story.finish()
+    assert story.ended == [True, True]
+
+
 # -- a segment that dies on its way -----------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ class Budget:
             self.charged_ahead_bytes += size_bytes
 
     def _turn(self, now_s: int) -> None:
-        # Also when the clock was set back: a new window rather than none for years.
+        # Also when the date went back since it was saved: a new window rather than none for years.
         if not self.window_start_s <= now_s < self.window_start_s + DAY_S:
             self.window_start_s = now_s
             self.spent_bytes = 0

@@ -17,6 +17,7 @@ from vswapfs.daemon.report import Reporter
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
 from vswapfs.format.message import AskAdopt, Done, Failure, Handover, decode_answer, encode
+from vswapfs.host import limits
 
 _PIDFD_GETFD: Final = 438
 _TIMEOUT_S: Final = 10.0
@@ -25,6 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def adopt(name: str, reporter: Reporter) -> NoReturn:
     """Become the supervisor. Raises InstanceError and HostError; nothing has changed then."""
+    limits.lift()
     os.chdir("/")
     worker = _ask(instance.check_name(name))
     theirs = Handed(*worker.descriptors)

@@ -7,6 +7,7 @@ from typing import Final
 
 from vswapfs.core.buffers import HEAD_COUNT, RESERVE_SEGMENTS, Geometry
 from vswapfs.core.descriptor import SEGMENT_MAX_BYTES
+from vswapfs.core.segment import TIER_MAX_COUNT
 from vswapfs.errors import UsageError
 from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES
 from vswapfs.format.message import Config
@@ -56,6 +57,7 @@ def make_geometry(config: Config) -> Geometry:
             min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
         )
     slot_count = check_pool_limit(limit_bytes)
+    _check_tiers(config, slot_count)
     return geometry_of(config, slot_count)
 
 
@@ -87,6 +89,22 @@ def check_pool_limit(limit_bytes: int) -> int:
             remedy=f"--pool-limit {largest_bytes >> 20}M or less",
         )
     return slot_count
+
+
+def _check_tiers(config: Config, slot_count: int) -> None:
+    if len(config.tiers) > TIER_MAX_COUNT:
+        raise UsageError(
+            f"{len(config.tiers)} tiers are too many: at most {TIER_MAX_COUNT}",
+            remedy="use fewer and larger ones",
+        )
+    tiers_bytes = sum(tier.size_bytes for tier in config.tiers)
+    room_bytes = (SEGMENT_CAPACITY - slot_count) * SEGMENT_BYTES
+    if tiers_bytes > room_bytes:
+        raise UsageError(
+            f"tiers of {format_size(tiers_bytes)} are too large: beside the pool the segment "
+            f"table has room for {format_size(room_bytes)}",
+            remedy="use smaller tiers, or several instances",
+        )
 
 
 def check_watermarks(start_pct: int, stop_pct: int) -> None:

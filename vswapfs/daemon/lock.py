@@ -87,6 +87,7 @@ def acquire(name: str) -> int:
     Raises InstanceError if the name is in use.
     """
     path = Path(instance.lock_path(name))
+    was_there = path.parent.is_dir()
     deadline_s = time.monotonic() + 0.3
     while True:
         try:
@@ -95,7 +96,7 @@ def acquire(name: str) -> int:
         except FileNotFoundError:
             continue  # a predecessor has just removed its directory
         except OSError as error:
-            raise HostError(f"make {path.parent}", error.strerror or "") from None
+            raise _not_made(path.parent, was_there, error) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,8 +110,22 @@ def acquire(name: str) -> int:
                 remedy=f"give another name, or first: vswapctl off {name}",
             ) from None
         # Ours only if it is still the file at that path (see the removal above).
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if os.fstat(fd).st_ino == path.stat().st_ino:
                 write_holder(fd)
                 return fd
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(fd)
+            raise _not_made(path.parent, was_there, error) from None
         os.close(fd)
+
+
+def _not_made(directory: Path, was_there: bool, error: OSError) -> HostError:
+    """Nothing that we made is left: it could not be taken down, for want of a lock."""
+    if not was_there:
+        shutil.rmtree(directory, ignore_errors=True)
+    return HostError(
+        f"make {directory}", error.strerror or "", remedy=f"see df {directory.parent}; df -i"
+    )

@@ -15,13 +15,13 @@ from vswapfs.daemon.cipher import check_library
 from vswapfs.daemon.config import make_geometry
 from vswapfs.daemon.handover import BUFFER_PARTS, JOURNAL_PART, SESSION_PART, Handed, command_line
 from vswapfs.daemon.report import Reporter
-from vswapfs.errors import PermissionRefusedError, UsageError
+from vswapfs.errors import HostError, PermissionRefusedError, UsageError
 from vswapfs.format import instance
 from vswapfs.format.message import Config, encode
 from vswapfs.format.session import SESSION_BYTES, Field
 from vswapfs.fuse import mount
 from vswapfs.fuse.journal import JOURNAL_BYTES
-from vswapfs.host import state
+from vswapfs.host import limits, state
 
 FORCE: Final = "VSWAPFS_FORCE"
 """An environment variable for tests: ``journal``, as if the kernel could not resend requests, or
@@ -36,6 +36,7 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     geometry = make_geometry(config)
     if config.encrypt:
         check_library()
+    limits.lift()
     os.chdir("/")  # pin no file system
     name = config.name
     lock_fd = lock.acquire(name)
@@ -78,7 +79,11 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
 def _check_mountpoint(config: Config) -> None:
     path = Path(config.mountpoint)
     if config.swap:
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            step = f"make {path}"
+            raise HostError(step, error.strerror or "", remedy="see df and df -i") from None
     if mount.is_mountpoint(config.mountpoint):
         raise UsageError(
             f"{path} is in use: something is mounted there already",

@@ -271,10 +271,9 @@ class Supervisor:
         message = f"the worker of {self._name} ended with {status} before the instance was up"
         self._log(message)
         reporter = Reporter(to_pipe=not self._session[Field.FOREGROUND])
-        log = instance.log_path(self._name)
         self._finish(status)
         with contextlib.suppress(VswapError):
-            reporter.end(Failure(message, f"see the kernel's log, and {log}", HostError.exit_code))
+            reporter.end(Failure(message, "see the kernel's log", HostError.exit_code))
         return HostError.exit_code
 
     def _lost(self, why: str) -> int:

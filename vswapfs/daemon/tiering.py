@@ -17,6 +17,7 @@ from vswapfs.core.budget import Budget
 from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
 from vswapfs.core.store import Store
 from vswapfs.daemon.cipher import Cipher
+from vswapfs.daemon.date import SteadyDate
 from vswapfs.daemon.direct_reads import DirectReads
 from vswapfs.daemon.io_threads import IoThreads
 from vswapfs.daemon.medium import Encryption, read_segment, write_segment, write_superblock
@@ -50,6 +51,7 @@ class Tiering:
         self._store = store
         self._homes = store.homes
         self._lane = lane
+        self._date = SteadyDate()
         self._threads = IoThreads(lane.submit)
         self._segment_bytes = store.geometry.segment_bytes
         self._chunk_bytes = store.geometry.chunk_bytes
@@ -224,7 +226,7 @@ class Tiering:
     def _allowed(self, length_bytes: int) -> bool:
         assert self.budget
         before = self.budget.spent_bytes
-        allowed = self.budget.charge(length_bytes, int(time.time()))
+        allowed = self.budget.charge(length_bytes, self._date.now_s())
         if self.budget_spent == allowed:
             self.budget_spent = not allowed
             _log.warning("the write budget is %s", "spent" if not allowed else "renewed")
@@ -416,12 +418,10 @@ class Tiering:
         self._threads.do(job, ended)
 
     def answer(self) -> Tiers:
-        budget = self.budget
-        return Tiers(
-            self.status(),
-            budget.bytes_per_day if budget else None,
-            budget.left_bytes(int(time.time())) if budget else None,
-        )
+        if not (budget := self.budget):
+            return Tiers(self.status(), None, None)
+        left_bytes = budget.left_bytes(self._date.now_s())
+        return Tiers(self.status(), budget.bytes_per_day, left_bytes)
 
     def status(self) -> list[TierStatus]:
         waits = "waits: the write budget is spent" if self.budget_spent else ""

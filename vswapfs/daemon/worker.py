@@ -21,8 +21,8 @@ from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.service import Service, State
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance
-from vswapfs.format.message import Failure, decode_config
-from vswapfs.format.session import KEY_BYTES, Field
+from vswapfs.format.message import Config, Failure, decode_config
+from vswapfs.format.session import KEY_BYTES, Field, Session
 from vswapfs.fuse.journal import JOURNAL_BYTES
 from vswapfs.host import hardening
 from vswapfs.host.region import MemoryRegion, map_buffers
@@ -53,7 +53,18 @@ def run(handed: Handed, *, standby: bool) -> int:
     ]
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = decode_config(session.config)
+    if config.encrypt:
+        outcomes.append(hardening.refuse_core_dumps())
     log_path = None if session[Field.FOREGROUND] else instance.log_path(config.name)
+    with logging_to(log_path, config.log_level):
+        if standby:
+            return trio.run(Service(_map(handed, session, config, outcomes)).succeed)
+        return _run_first(handed, session, config, outcomes)
+
+
+def _map(
+    handed: Handed, session: Session, config: Config, outcomes: list[hardening.Outcome]
+) -> State:
     # What was asked for may depend on the machine; what there is decides.
     geometry = geometry_of(config, os.fstat(handed.pool).st_size // SEGMENT_BYTES)
     buffers = map_buffers(
@@ -63,39 +74,47 @@ def run(handed: Handed, *, standby: bool) -> int:
         locked=not session[Field.SURVIVES],
     )
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
-    cipher = None
-    if config.encrypt:
-        outcomes.append(hardening.refuse_core_dumps())
-        if not standby:
-            session.keep_key(os.urandom(KEY_BYTES))
-        cipher = Cipher(session.key, SEGMENT_BYTES)
-    state = State(handed, session, config, geometry, buffers, journal, outcomes, cipher)
-    with logging_to(log_path, config.log_level):
-        if standby:
-            return trio.run(Service(state).succeed)
-        return _run_first(state)
+    cipher = Cipher(session.key, SEGMENT_BYTES) if config.encrypt else None
+    return State(handed, session, config, geometry, buffers, journal, outcomes, cipher)
 
 
-def _run_first(state: State) -> int:
-    reporter = Reporter(to_pipe=not state.session[Field.FOREGROUND])
+def _run_first(
+    handed: Handed, session: Session, config: Config, outcomes: list[hardening.Outcome]
+) -> int:
+    reporter = Reporter(to_pipe=not session[Field.FOREGROUND])
     try:
-        locked = state.outcomes[0]
-        if not locked.ok and state.cipher:
+        locked = outcomes[0]
+        if not locked.ok and config.encrypt:
             raise HostError(
                 "mlockall",
                 f"{locked.detail}, and with it the key of --encrypt",
-                remedy="run as root, where memory may be locked, or without --encrypt",
+                remedy="give it CAP_IPC_LOCK or ulimit -l unlimited, or leave out --encrypt",
             )
-        if not locked.ok and not state.config.allow_unlocked:
-            raise HostError("mlockall", locked.detail, remedy="run as root, or --allow-unlocked")
-        for outcome in state.outcomes:
+        if not locked.ok and not config.allow_unlocked:
+            raise HostError(
+                "mlockall",
+                locked.detail,
+                remedy="give it CAP_IPC_LOCK or ulimit -l unlimited, or --allow-unlocked",
+            )
+        for outcome in outcomes:
             _log.log(
                 logging.INFO if outcome.ok else logging.WARNING,
                 "%s: %s", outcome.name, outcome.detail,
             )  # fmt: skip
-        tiers = open_tiers(state.config, SEGMENT_BYTES, reporter.step)
+        if config.encrypt:
+            session.keep_key(os.urandom(KEY_BYTES))
+        state = _map(handed, session, config, outcomes)
+        tiers = open_tiers(config, SEGMENT_BYTES, reporter.step)
         return trio.run(Service(state).begin, tiers, reporter)
     except VswapError as error:
-        state.session[Field.ENDING] = 1
+        session[Field.ENDING] = 1
         reporter.end(Failure(error.message, error.remedy, error.exit_code))
         return error.exit_code
+    except Exception as error:
+        _log.exception("the worker ends by a defect")
+        if session[Field.UP]:
+            raise
+        # The log goes with the instance.
+        session[Field.ENDING] = 1
+        reporter.end(Failure(f"a defect: {error!r}", "report it", VswapError.exit_code))
+        return VswapError.exit_code

@@ -64,7 +64,8 @@ def mount(path: str, name: str) -> int:
     if result != 0:
         number = ctypes.get_errno()
         os.close(device_fd)
-        raise HostError(f"mount on {path}", os.strerror(number))
+        remedy = "it needs CAP_SYS_ADMIN" if number == errno.EPERM else ""
+        raise HostError(f"mount on {path}", os.strerror(number), remedy=remedy)
     return device_fd
 
 
@@ -72,7 +73,11 @@ def make_pair() -> tuple[int, int]:
     """The lane's end of the pair, which never blocks, and pyfuse3's."""
     lane_end, pyfuse3_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (lane_end, pyfuse3_end):
-        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _PAIR_BUFFER_BYTES)
+        try:
+            end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _PAIR_BUFFER_BYTES)
+        except PermissionError:
+            # Without CAP_NET_ADMIN as much as anybody gets, which is enough for names and figures.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PAIR_BUFFER_BYTES)
     lane_end.setblocking(False)
     return lane_end.detach(), pyfuse3_end.detach()
 

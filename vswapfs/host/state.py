@@ -47,7 +47,10 @@ def make_files(
 def _mount(name: str) -> bool:
     """False if this kernel has no such tmpfs."""
     path = Path(instance.state_directory(name))
-    path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"make {path}", error.strerror or "", remedy="see df and df -i") from None
     # Without a size: the pool has its own limit, and a store must not meet another one.
     result = _libc.mount(
         f"vswapfs-state-{name}".encode(), os.fsencode(path), b"tmpfs",
@@ -59,7 +62,8 @@ def _mount(name: str) -> bool:
     path.rmdir()
     if number == errno.EINVAL:
         return False
-    raise HostError(f"mount a tmpfs on {path}", os.strerror(number))
+    remedy = "it needs CAP_SYS_ADMIN" if number == errno.EPERM else ""
+    raise HostError(f"mount a tmpfs on {path}", os.strerror(number), remedy=remedy)
 
 
 def _make_file(name: str, part: str, size_bytes: int) -> int:

@@ -5,10 +5,14 @@ Owns these steps. Never decides whether to take them.
 
 import threading
 from pathlib import Path
+from typing import Final
 
 from vswapfs.format import swaps
 from vswapfs.host import swapin
 from vswapfs.host.command import run
+
+AREAS_LEAST: Final = 23
+"""Every kernel takes so many (MAX_SWAPFILES is 32 less what it uses of them for other things)."""
 
 
 def active_areas() -> dict[str, swaps.SwapArea]:
@@ -24,7 +28,13 @@ def make(device: str, label: str) -> None:
 def on(device: str, priority: int | None) -> None:
     """Activate with discards: whole at once now, and of each cluster that becomes free."""
     options = ["--discard"] if priority is None else ["--discard", "--priority", str(priority)]
-    run(f"swapon {device}", "swapon", *options, device)
+    count = len(active_areas())
+    # Said by the kernel in the words of a missing permission.
+    remedy = f"{count} areas are active, and the kernel has room for 23 to 29: swapoff one of them"
+    run(
+        f"swapon {device}", "swapon", *options, device,
+        remedy=remedy if count >= AREAS_LEAST else "",
+    )  # fmt: skip
 
 
 def off(device: str) -> None:
