@@ -5,12 +5,14 @@ a slot belongs to who names it in a page table.
 """
 
 import time
-from collections.abc import Iterable
+from array import array
+from collections.abc import Collection
+from itertools import compress
 from typing import Any, Final, NamedTuple
 
 import click
 
-from vswapfs.ctl import instances, render, table
+from vswapfs.ctl import columns, instances, render, table
 from vswapfs.ctl.options import RootCommand, json_option, name_argument
 from vswapfs.ctl.reconcile import Account, account
 from vswapfs.ctl.table import DISK, EMPTY, POOL, SAME, ZERO, Table
@@ -66,20 +68,23 @@ class Tally(NamedTuple):
         ]
 
 
-def tally(found: Table, slots: Iterable[int]) -> Tally:
+def tally(found: Table, slots: Collection[int]) -> Tally:
     """What is at these slots of the area."""
-    states, stored = found.states, found.stored_bytes
-    slots = list(slots)
-    codes = bytes([states[slot] for slot in slots])
+    codes = bytes(map(found.states.__getitem__, slots))
+
+    def bytes_in(state: int) -> int:
+        here = compress(slots, codes.translate(columns.only(state)))
+        return sum(map(found.stored_bytes.__getitem__, here))
+
     return Tally(
-        pages=len(slots),
+        pages=len(codes),
         zero_pages=codes.count(ZERO),
         same_pages=codes.count(SAME),
         pool_pages=codes.count(POOL),
         disk_pages=codes.count(DISK),
         kernel_pages=codes.count(EMPTY),
-        pool_bytes=sum(stored[slot] for slot in slots if states[slot] == POOL),
-        disk_bytes=sum(stored[slot] for slot in slots if states[slot] == DISK),
+        pool_bytes=bytes_in(POOL),
+        disk_bytes=bytes_in(DISK),
     )
 
 
@@ -91,7 +96,10 @@ def owners(name: str | None, as_json: bool) -> None:
 
     Found through the page tables of all processes. A slot that several name, as after a fork,
     counts for each of them, and once for their cgroup. KERNEL are slots in which there is nothing:
-    Linux 6.12 and later keeps pages of zeros by itself, and a page may be on its way.
+    Linux 6.12 and later keeps pages of zeros by itself, a page whose write was refused because the
+    pool was full stays in RAM, and a page may be on its way.
+
+    The other columns are pages by their state; POOL-SIZE and DISK-SIZE is what these take.
 
     Below are the pages that no page table names: shared memory and tmpfs, pages that are in RAM
     again, and slots that the kernel has freed without saying so; see vswapctl reconcile.
@@ -108,16 +116,16 @@ def owners(name: str | None, as_json: bool) -> None:
         for process in books.processes
         if books.swap_type is not None and (slots := process.slots(books.swap_type))
     ]
-    by_cgroup: dict[str, set[int]] = {}
+    slots_in: dict[str, list[Collection[int]]] = {}
     members: dict[str, list[int]] = {}
     for process, slots in by_process:
-        by_cgroup.setdefault(process.cgroup, set()).update(slots)
+        slots_in.setdefault(process.cgroup, []).append(slots)
         members.setdefault(process.cgroup, []).append(process.pid)
     processes = [(process, tally(books.table, slots)) for process, slots in by_process]
     processes.sort(key=lambda row: -row[1].pages)
-    cgroups = [(path, tally(books.table, slots)) for path, slots in by_cgroup.items()]
+    cgroups = [(path, tally(books.table, set().union(*each))) for path, each in slots_in.items()]
     cgroups.sort(key=lambda row: -row[1].pages)
-    named = tally(books.table, set().union(*by_cgroup.values()))
+    named = tally(books.table, array("Q", compress(range(len(books.named)), books.named)))
     if as_json:
         render.print_json(
             {
