@@ -31,9 +31,8 @@ _TYPES: Final = bytes(number & (1 << _TYPE_BITS) - 1 for number in range(256))
 _SLOT_MASK: Final = (1 << 50) - 1
 _AREAS_MAX: Final = 23
 """Types from here on are no swap areas, but pages that move or are damaged (MAX_SWAPFILES)."""
-_MAPPING: Final = re.compile(
-    r"^([0-9a-f]+)-([0-9a-f]+) .*\n(?:(?!Swap:|[0-9a-f]+-).*\n)*Swap: +(\d+) kB", re.MULTILINE
-)
+_MAPPING: Final = re.compile(r"^(?:([0-9a-f]+)-([0-9a-f]+) |Swap: +([1-9]\d*) kB)", re.MULTILINE)
+"""In smaps, the first line of a mapping; or the line that says that some of it is swapped out."""
 
 
 class Area(NamedTuple):
@@ -129,10 +128,9 @@ def _read(process: Path) -> Process:
     entries = array("Q")
     pagemap = os.open(process / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for start, end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
-            if int(swapped_kib):
-                for data in _parts(pagemap, int(start, 16), int(end, 16)):
-                    entries.extend(compress(array("Q", data), data[7::8].translate(_IS_SWAPPED)))
+        for start, end in _swapped_mappings(process):
+            for data in _parts(pagemap, start, end):
+                entries.extend(compress(array("Q", data), data[7::8].translate(_IS_SWAPPED)))
     finally:
         os.close(pagemap)
     return Process(
@@ -142,6 +140,16 @@ def _read(process: Path) -> Process:
         types=entries.tobytes()[::_ENTRY_BYTES].translate(_TYPES),
         places=columns.field(entries, _TYPE_BITS, _SLOT_MASK),
     )
+
+
+def _swapped_mappings(process: Path) -> Iterator[tuple[int, int]]:
+    """Addresses [start, end) of the mappings of which pages are swapped out."""
+    start = end = ""
+    for found_start, found_end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
+        if swapped_kib:
+            yield int(start, 16), int(end, 16)
+        else:
+            start, end = found_start, found_end
 
 
 def _parts(pagemap: int, start: int, end: int) -> Iterator[bytes]:
