@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from benchmarks import answers as answers_benchmark
 from benchmarks import device as device_benchmark
 from benchmarks import encrypt as encrypt_benchmark
 from benchmarks import memory, store
@@ -119,10 +120,19 @@ def survival(save: bool) -> None:
 @main.command()
 @save_option
 def watching(save: bool) -> None:
-    """Latency and rate of loads with and without `vswapctl top` running, and how long a command
-    takes under full load.
-    """
+    """Latency and rate of loads alone, with `vswapctl top`, and with `vswapctl trace`."""
     show(watching_benchmark.measure(), save=save)
+
+
+@main.command()
+@save_option
+def answers(save: bool) -> None:
+    """How long every command that looks takes to answer, with Python's start: median and worst.
+
+    On an area of 4 GiB whose slots all hold a page, with 32 processes that have pages in it; beside
+    nothing, then beside fio at depth 16 and a process that swaps.
+    """
+    show(answers_benchmark.measure(), save=save)
 
 
 @main.command()

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from vswapfs import __version__, errors
-from vswapfs.ctl import config_file
+from vswapfs.ctl import config_file, questions
 from vswapfs.ctl.cli import cli, on
 from vswapfs.ctl.mount import vswapfs
 from vswapfs.errors import VswapError
@@ -31,6 +31,11 @@ SHELLS: Final = {
 }
 """By where the shell looks for it."""
 COMMANDS: Final[dict[str, click.Command]] = {"vswapctl": cli, "vswapfs": vswapfs}
+
+_PAGES: Final = (
+    ("vswapctl", 8), ("vswapfs", 8), ("vswapfs.toml", 5), ("vswapfs-log", 5), ("swapon", 8),
+)  # fmt: skip
+"""Others are named below each."""
 
 _TOML_EXAMPLE: Final = """\
 # /etc/vswapfs/vswap0.toml
@@ -117,8 +122,7 @@ def _page(name: str, section: int, brief: str, body: Iterator[str]) -> str:
         f"{_plain(name)} \\- {brief}",
         *body,
         ".SH SEE ALSO",
-        ".BR vswapctl (8),\n.BR vswapfs (8),\n.BR vswapfs.toml (5),\n.BR vswapfs\\-log (5),\n"
-        ".BR swapon (8)",
+        ",\n".join(f".BR {_plain(each)} ({part})" for each, part in _PAGES if each != name),
     ]
     return "\n".join(lines) + "\n"
 
@@ -159,7 +163,9 @@ def _exit_codes() -> Iterator[str]:
     codes = {0: "What was asked for is done.", 1: "Something is wrong, as the output says."}
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, VswapError) and kind.exit_code > 1:
-            codes[kind.exit_code] = " ".join(inspect.cleandoc(kind.__doc__ or "").split())
+            # The second paragraph is for who catches it.
+            told = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
+            codes[kind.exit_code] = " ".join(filter(None, (codes.get(kind.exit_code), told)))
     for code in sorted(codes):
         yield from (".TP", _bold(str(code)), _plain(codes[code]))
 
@@ -169,10 +175,16 @@ def _vswapctl() -> Iterator[str]:
     yield from (".SH SYNOPSIS", f"{_bold('vswapctl')} COMMAND [OPTIONS] [NAME] ...")
     yield ".SH DESCRIPTION"
     yield from _prose(cli.help)
+    yield ".SH QUESTIONS"
+    for each in questions.QUESTIONS:
+        yield from (".TP", f"{_plain(each.question)} {_bold(each.commands)}", _plain(each.answer))
     yield ".SH COMMANDS"
     for name in sorted(cli.commands):
         yield from _command(cli.commands[name], name, context)
     yield from _exit_codes()
+    yield ".SH WORDS"
+    for word, meaning in questions.WORDS:
+        yield from (".TP", _bold(word), _plain(meaning))
     yield ".SH FILES"
     yield from (".TP", _bold(f"{config_file.DIRECTORY}/NAME.toml"), "See \\fBvswapfs.toml\\fR(5).")
     yield from (".TP", _bold(instance.RUN_DIRECTORY))

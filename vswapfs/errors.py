@@ -43,7 +43,8 @@ class HostError(VswapError):
 
 
 class InstanceError(VswapError):
-    """No such instance, name already in use, or a daemon that does not answer."""
+    """No such instance, name already in use, or a daemon that does not answer, is dead, or is of
+    another version."""
 
     errno = errno.ENOENT
     exit_code = 4

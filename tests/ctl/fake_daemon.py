@@ -54,6 +54,9 @@ DESCRIPTORS = [
     Descriptor(4096, "pool", None, 7, 160, 1024, "lz4", 4.0, "1122334455667788", True),
     Descriptor(8192, "pool", segment=7, segment_offset=1184, verified=False, error="checksum"),
     Descriptor(12288, "empty"),
+    Descriptor(
+        16384, "disk", segment=8, segment_offset=64, verified=True, tier="/t", tier_offset=1048640
+    ),
 ]
 
 

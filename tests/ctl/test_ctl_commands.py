@@ -77,6 +77,14 @@ def test_status_warns_of_a_failing_tier(vswapctl: Vswapctl) -> None:
     assert result.stderr == "warning: a: tier /t: EIO; tried again in 8 s\n"
 
 
+def test_status_warns_of_a_pool_that_was_full(vswapctl: Vswapctl) -> None:
+    full = make_status("a", hardening=[], refused_writes=7)
+    with FakeDaemon("a", {AskStatus: [full]}):
+        result = vswapctl("status")
+    assert "warning: a: 7 writes refused since its worker began: the pool was full" in result.stderr
+    assert "try: vswapctl set a pool-limit=SIZE, or vswapctl tier add a PATH:SIZE" in result.stderr
+
+
 def test_unknown_column_names_all(vswapctl: Vswapctl) -> None:
     result = vswapctl("status", "-o", "NAME,SIZES")
     assert result.exit_code == 2
@@ -137,11 +145,12 @@ def test_desc_table(vswapctl: Vswapctl) -> None:
         result = vswapctl("desc", "0-16K")
     lines = result.stdout.splitlines()
     assert [" ".join(line.split()) for line in lines] == [
-        "OFFSET STATE FILL SEGMENT PLACE STORED RATIO CODEC CHECKSUM VERIFIED",
-        "0x0 zero 0x0 - - - - - - -",
-        "0x1000 pool - 7 160 1024 4.00 lz4 1122334455667788 yes",
-        "0x2000 pool - 7 1184 - - - - no: checksum",
-        "0x3000 empty - - - - - - - -",
+        "OFFSET STATE FILL SEGMENT PLACE STORED RATIO CODEC CHECKSUM VERIFIED TIER",
+        "0x0 zero 0x0 - - - - - - - -",
+        "0x1000 pool - 7 160 1024 4.00 lz4 1122334455667788 yes -",
+        "0x2000 pool - 7 1184 - - - - no: checksum -",
+        "0x3000 empty - - - - - - - - -",
+        "0x4000 disk - 8 64 - - - - yes /t+0x100040",
     ]
     assert lines[2].index("yes") == lines[3].index("no:") == lines[0].index("VERIFIED")
 

@@ -165,9 +165,10 @@ def test_without_a_superblock_it_is_an_error_with_its_own_exit_code(log: Log, ti
     for command in ("check", "dump"):
         result = log.run("log", command, str(log.path))
         assert result.exit_code == 6
-        assert "byte 0: not a tier: no superblock here; byte 524288: superblock: damaged" in (
-            result.stderr
+        told = (
+            f"{log.path}: byte 0: not a tier: no superblock here; byte 524288: superblock: damaged"
         )
+        assert told in (result.stderr)
 
 
 @pytest.mark.parametrize("inside", [0, 4, 6, 10, 20, 25, 30, 40, 50, 60])
@@ -379,4 +380,6 @@ def test_what_is_no_tier_is_told(log: Log, make: Callable[[int], bytes], size_by
     log.path.write_bytes(make(size_bytes))
     result = log.run("log", "check", str(log.path))
     assert result.exit_code == 6
+    assert f"{log.path}: " in result.stderr
     assert "not a tier" in result.stderr
+    assert "try: give the file or block device of a tier" in result.stderr

@@ -180,6 +180,9 @@ def test_errors(
     assert "--by ratio does not go with --segments: choose from utilization, age" in wrong.stderr
     wrong = vswapctl("map", "--tier", "--by", "age")
     assert "--by age does not go with --tier: leave it out" in wrong.stderr
+    wrong = vswapctl("map", "--segments", "--tier")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "--segments and --tier exclude each other: leave one out" in wrong.stderr
     lost = vswapctl("map", "--png", str(tmp_path / "nowhere" / "x.png"))
     assert lost.exit_code == 3
     assert "write " in lost.stderr

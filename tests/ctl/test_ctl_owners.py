@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from ctl.conftest import Vswapctl
-from ctl.fake_daemon import FakeDaemon, make_status
+from ctl.fake_daemon import FakeDaemon, make_stats, make_status
 
 from vswapfs.core.descriptor import CLUSTER_PAGES, filled, stored
 from vswapfs.ctl import pagetables
-from vswapfs.format.message import AskStatus, Done
+from vswapfs.format.message import AskStats, AskStatus, Done
 from vswapfs.format.table import Area, AskTable, Segment, Segments, TierPlace, Words
 
 DEVICE = "/dev/loop3"
@@ -152,6 +152,19 @@ def test_zeros_that_are_in_ram_again(vswapctl: Vswapctl, proc: Proc) -> None:
     assert books["used"] == {"in_page_tables": 5, "in_none": 4}
     assert books["explained_pages"] == books["used_pages"] == 9
     assert "stale, at least: " in table
+
+
+def test_pages_whose_write_was_refused_are_named(vswapctl: Vswapctl, proc: Proc) -> None:
+    proc.process(10, [entry(slot) for slot in (1, 2, 3, 4, 8)])
+    stats = make_stats()
+    stats.values["refusals.pool_full"] = 0
+    with FakeDaemon("vswap0", {**answers(), AskStats: [stats]}):
+        assert "refused" not in vswapctl("reconcile").stdout
+        stats.values["refusals.pool_full"] = 77
+        told = vswapctl("reconcile").stdout
+        assert json.loads(vswapctl("reconcile", "--json").stdout)["refused_writes"] == 77
+    assert "zeros that the kernel keeps, or pages whose write was refused" in told
+    assert "refused: 77 writes since the worker began, because the pool was full" in told
 
 
 @pytest.mark.parametrize(

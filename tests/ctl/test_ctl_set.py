@@ -41,6 +41,11 @@ def test_set(
     [
         ("pool-limit", "'pool-limit' is not a setting: it has to be KEY=VALUE"),
         ("size=1G", "a KEY is one of pool-limit, same-filled, recompress, write-budget"),
+        ("poollimit=1G", "'poollimit' cannot be set while an instance is up"),
+        (
+            "writeback-stop=x",
+            "writeback-stop= takes 1 to 99, percent of the pool limit; for example",
+        ),
         ("pool-limit=x", "pool-limit: 'x' is not a size"),
         ("same-filled=all", "same-filled: 'all' is not one of zero, same, off"),
         ("recompress=1", "recompress: '1' is neither yes nor no"),

@@ -52,7 +52,7 @@ def test_json_is_an_object_a_line(vswapctl: Vswapctl) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--events", "load,sneeze"], "no such event: sneeze; choose from load, store"),
+        (["--events", "load,sneeze"], "no such event: 'sneeze' (choose from load, store"),
         (["--slot", "8K-4K"], "the range 8K-4K is empty"),
     ],
 )

@@ -56,7 +56,7 @@ def run(*argv: str, timeout_s: float = TIMEOUT_S) -> str:
             raise HangError(f"{name}: no end after {timeout_s:.0f} s") from None
         raise
     if process.returncode:
-        words = (complained.strip() or said.strip() or "nothing said").splitlines()[-1]
+        words = " ".join((complained.strip() or said.strip() or "nothing said").splitlines()[-2:])
         code = process.returncode
         end = signal.Signals(-code).name if code < 0 else str(code)
         raise BenchError(f"{name} ended with {end}: {words}")

@@ -72,22 +72,28 @@ def block_device(peer: str, size_bytes: int) -> AbstractContextManager[Device]:
 
 @contextmanager
 def swap_area(peer: str, size_bytes: int) -> Iterator[Device]:
-    """Swap to the peer, one of SWAP_PEERS, before all other areas.
+    """Swap to the peer, one of SWAP_PEERS, before all other areas. See ``swapped_to``."""
+    with SWAP_PEERS[peer](size_bytes) as device, swapped_to(device):
+        yield device
+
+
+@contextmanager
+def swapped_to(device: Device) -> Iterator[None]:
+    """Swap to a device before all other areas.
 
     The body may swapoff it. Refused while another area has the same priority, which would get half
     of the pages.
     """
-    with SWAP_PEERS[peer](size_bytes) as device:
-        rivals = [area.device for area in swap.active_areas().values() if area.priority == PRIORITY]
-        if rivals:
-            raise BenchError(f"{rivals[0]} is swapped to with the highest priority: swapoff it")
-        run("mkswap", device.path)
-        options = ("--discard",) if device.discards else ()
-        run("swapon", *options, "--priority", str(PRIORITY), device.path)
-        try:
-            yield device
-        finally:
-            _swap_off(device)
+    rivals = [area.device for area in swap.active_areas().values() if area.priority == PRIORITY]
+    if rivals:
+        raise BenchError(f"{rivals[0]} is swapped to with the highest priority: swapoff it")
+    run("mkswap", device.path)
+    options = ("--discard",) if device.discards else ()
+    run("swapon", *options, "--priority", str(PRIORITY), device.path)
+    try:
+        yield
+    finally:
+        _swap_off(device)
 
 
 def _swap_off(device: Device) -> None:
@@ -110,12 +116,10 @@ def _swap_off(device: Device) -> None:
 
 
 @contextmanager
-def _looped(
-    server: Server, *, discards: bool = False, off: tuple[str, ...] = ()
-) -> Iterator[Device]:
+def _looped(server: Server, *, discards: bool = False) -> Iterator[Device]:
     path = loop.attach(server.file)
     try:
-        yield Device(path, server.how, server.pids, server.connection, discards, off)
+        yield Device(path, server.how, server.pids, server.connection, discards)
     finally:
         if path in loop.attached_to(server.file):
             loop.detach(path, server.file)
@@ -135,12 +139,18 @@ def vswapfs_file(*options: str) -> Iterator[Server]:
 
 
 @contextmanager
+def vswapfs_device(*options: str) -> Iterator[Device]:
+    """An instance named INSTANCE in the foreground, and a loop device over its file."""
+    with vswapfs_file(*options) as server, _looped(server, discards=True) as device:
+        yield device
+
+
+@contextmanager
 def _vswapfs(size_bytes: int) -> Iterator[Device]:
     # More pool than needed for pages that do not compress: zram has no limit at all either.
     options = ("--size", str(size_bytes), "--pool-limit", str(size_bytes * 3 // 2))
-    off = (VSWAPCTL, "off", INSTANCE)
-    with vswapfs_file(*options) as server, _looped(server, discards=True, off=off) as device:
-        yield device
+    with vswapfs_device(*options) as device:
+        yield replace(device, off=(VSWAPCTL, "off", INSTANCE))
 
 
 @contextmanager
@@ -148,7 +158,7 @@ def _vswapfs_on_disk(size_bytes: int) -> Iterator[Device]:
     with tempfile.TemporaryDirectory(dir=DISK_DIRECTORY) as directory:
         tier = f"{directory}/tier:{size_bytes}"
         options = ("--size", str(size_bytes), "--pool-limit", str(TIER_POOL_BYTES), "--tier", tier)
-        with vswapfs_file(*options) as server, _looped(server, discards=True) as device:
+        with vswapfs_device(*options) as device:
             yield device
 
 

@@ -1,52 +1,65 @@
-"""What it costs to be watched: the same instance with and without `vswapctl top` in a terminal.
+"""What it costs to be watched: the same instance alone, with `vswapctl top`, with `vswapctl trace`.
 
 Owns the order, and the terminal. Whatever else differs between two runs, the rounds alternate.
 """
 
 import os
 import pty
+import signal
 import subprocess
 import termios
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 from benchmarks import bars
 from benchmarks.device import AREA_BYTES, Case, fio, prefill, random_options
-from benchmarks.host import VSWAPCTL, BenchError, timed_s, wait_until_idle
+from benchmarks.host import VSWAPCTL, BenchError, wait_until_idle
 from benchmarks.peers import INSTANCE, Device, block_device
 from benchmarks.report import OURS, ROUNDS, Report, rotated
 
-WATCHED: Final = "with top"
-ALONE: Final = "without top"
+ALONE: Final = "alone"
+TOP: Final = "with top"
+TRACE: Final = "with trace"
 RUNTIME_S: Final = 5
 LATENCY: Final = "4K read d1, median"
 RATE: Final = "4K read d16"
-ANSWER: Final = "vswapctl stats under 4K read d16"
 
 
 def measure() -> Report:
-    """Latency and rate of loads; and how long a command takes under full load."""
+    """Latency and rate of loads."""
     data = bars.DATA[0]
+    watchers: dict[str, Callable[[], AbstractContextManager[None]]] = {
+        ALONE: nullcontext,
+        TOP: top,
+        TRACE: trace,
+    }
     report = Report(
         "watching",
         [
-            bars.Bar(LATENCY, ALONE, "<", 1.05, WATCHED),
-            bars.Bar(RATE, ALONE, ">", 0.95, WATCHED),
-            bars.Bar(ANSWER, "", "<", 1.0, WATCHED),
+            bar
+            for peer in (TOP, TRACE)
+            for bar in (
+                bars.Bar(LATENCY, ALONE, "<", 1.05, peer),
+                bars.Bar(RATE, ALONE, ">", 0.95, peer),
+            )
         ],
         reference=ALONE,
     )
-    with block_device(OURS, AREA_BYTES) as device, report.progress(2 * ROUNDS) as step:
+    with (
+        block_device(OURS, AREA_BYTES) as device,
+        report.progress(len(watchers) * ROUNDS) as step,
+    ):
         report.how[ALONE] = device.how
-        report.how[WATCHED] = f"vswapctl top {INSTANCE}, 80x24, a sample a second"
+        report.how[TOP] = f"vswapctl top {INSTANCE}, 80x24, a sample a second"
+        report.how[TRACE] = f"vswapctl trace {INSTANCE}, all events, to /dev/null"
         prefill(device, data)
         for number in range(1, ROUNDS + 1):
-            for peer in rotated((WATCHED, ALONE), number - 1):
+            for peer in rotated(watchers, number - 1):
                 step(f"round {number}, {peer}")
                 wait_until_idle(device.pids)
-                with top() if peer == WATCHED else nullcontext():
+                with watchers[peer]():
                     _round(report, peer, number, device, data)
     return report
 
@@ -55,13 +68,8 @@ def _round(report: Report, peer: str, number: int, device: Device, data: str) ->
     found = _read(device, data, depth=1)
     median_us = found["clat_ns"]["percentile"]["50.000000"] / 1000
     report.add(LATENCY, peer, round_number=number, value=median_us, unit=bars.US)
-    took_s: list[float] = []
-    answer = threading.Timer(1.0, lambda: took_s.append(timed_s(VSWAPCTL, "stats", INSTANCE)))
-    answer.start()
     rate = _read(device, data, depth=16)["iops"]
-    answer.join()
     report.add(RATE, peer, round_number=number, value=rate, unit=bars.PER_S)
-    report.add(ANSWER, peer, round_number=number, value=took_s[0], unit=bars.S)
 
 
 def _read(device: Device, data: str, *, depth: int) -> dict[str, Any]:
@@ -101,3 +109,20 @@ def top() -> Iterator[None]:
         process.wait(20)
         watcher.join()
         os.close(master)
+
+
+@contextmanager
+def trace() -> Iterator[None]:
+    """`vswapctl trace` of everything, once it is on."""
+    with subprocess.Popen(
+        [VSWAPCTL, "trace", INSTANCE], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr
+            told = process.stderr.readline()
+            if "tracing" not in told:
+                raise BenchError(f"vswapctl trace: {told.strip()}")
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)

@@ -28,8 +28,8 @@ from guest.errors import GuestUnavailableError, host_command
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 CACHE: Final = CHECKOUT / ".vm"
 
-_PACKAGES: Final = ("e2fsprogs", "fuse3", "kmod", "mount", "procps", "util-linux")
-"""Beside the essential ones; with all that they depend on."""
+_PACKAGES: Final = ("e2fsprogs", "fuse3", "kmod", "mount", "procps", "systemd", "util-linux")
+"""Beside the essential ones; with all that they depend on. What is not installed is left out."""
 
 _ETC: Final = (
     "alternatives", "fuse.conf", "group", "ld.so.cache", "nsswitch.conf", "passwd",

@@ -20,12 +20,14 @@ _MODULES: Final = (
 """In this order; the kernel loads others itself, by modprobe, when they are asked for."""
 
 _INIT: Final = Path(__file__).with_name("init.sh")
+_SERVICE: Final = Path(__file__).with_name("guest-agent.service")
 
 
 def build(kernel: Kernel, path: Path) -> None:
     entries: dict[str, bytes | None] = {  # contents of files, None for directories
         "bin/busybox": _busybox().read_bytes(),
         "init": _INIT.read_bytes(),
+        _SERVICE.name: _SERVICE.read_bytes(),
     }
     for number, module in enumerate(_modules(kernel)):
         entries[f"modules/{number:02}-{module.name}"] = module.read_bytes()

@@ -61,17 +61,20 @@ class Guest:
         directory: Path | None = None,
         interactive: bool = False,
         log_writes: bool = False,
+        systemd: bool = False,
     ) -> None:
         """The disks and `console.log` are in the directory and stay; without one they go.
 
         An interactive guest has its console on this terminal. With ``log_writes`` QEMU keeps what
-        each disk is told, see `write_log`.
+        each disk is told, see `write_log`. With ``systemd`` that is the first process; else nothing
+        runs but what is asked for.
         """
         self.memory_mib, self.cpus, self.append = memory_mib, cpus, append
         self._kernel_version = kernel
         self._disk_sizes = tuple(disks)
         self._interactive = interactive
         self._log_writes = log_writes
+        self._systemd = systemd
         self._kept_directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: AgentConnection | None = None
@@ -128,8 +131,8 @@ class Guest:
             )
         finally:
             theirs.close()
-        deadline_s = time.monotonic() + BOOT_TIMEOUT_S
-        if "ready" not in self._next_message(deadline_s, f"boot in {BOOT_TIMEOUT_S} s"):
+        limit_s = BOOT_TIMEOUT_S * (3 if self._systemd else 1)
+        if "ready" not in self._next_message(time.monotonic() + limit_s, f"boot in {limit_s} s"):
             raise GuestError("the agent did not begin with its greeting")
 
     def power_cut(self) -> None:
@@ -291,6 +294,8 @@ class Guest:
             "console=ttyS0", "panic=-1", "mitigations=off", "noresume",
             f'"guest_checkout={CHECKOUT}"', self.append, append,
         ]  # fmt: skip
+        if self._systemd:
+            words += ["guest_systemd=yes", "systemd.show_status=no"]
         if self._interactive:
             words += ["quiet", f"TERM={os.environ.get('TERM', 'linux')}"]
         return " ".join(filter(None, words))

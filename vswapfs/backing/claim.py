@@ -69,7 +69,9 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
     try:
         return _open(step, path, size_bytes, overwrite, owner)
     except OSError as error:
-        raise HostError(step, error.strerror or str(error)) from None
+        raise HostError(
+            step, error.strerror or str(error), remedy="give a path that can be opened and written"
+        ) from None
 
 
 AGAIN_TIMEOUT_S: Final = 5.0

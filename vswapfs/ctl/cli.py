@@ -25,6 +25,7 @@ from vswapfs.ctl import (
     log,
     owners,
     picture,
+    questions,
     readiness,
     reconcile,
     render,
@@ -74,7 +75,7 @@ def _keep_quiet(text: str) -> None:
     """For steps, where nobody is there to watch them."""
 
 
-@click.group("vswapctl", cls=ReportingGroup)
+@click.group("vswapctl", cls=ReportingGroup, epilog=questions.help_text())
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Set up and look into virtual swap spaces: compressed RAM behind a loop device.
@@ -264,7 +265,8 @@ def stats(name: str | None, as_json: bool) -> None:
 def metrics(name: str | None, listen: str | None, allow_remote: bool) -> None:
     """Print all figures of all instances, or one, as OpenMetrics text.
 
-    Names, types and units are in docs/stats.md. With --listen each scrape asks the daemons.
+    Names are those of vswapctl stats, which has units and meanings, with vswapfs_ before them and
+    underscores for dots. With --listen each scrape asks the daemons.
     Without NAME, one that does not answer has vswapfs_up 0; with NAME that is an error, unless
     --listen waits for it to come back.
 
@@ -295,8 +297,12 @@ def desc(words: tuple[str, ...], state: str | None, as_json: bool) -> None:
 
     Either the page at OFFSET, or those from START up to, but not with, END.
 
-    Offsets are bytes from the start of the area: 8192, 0x2000 or 8K. Each record is read and its
-    checksum compared.
+    Offsets are bytes from the start of the area: 8192, 0x2000 or 8K. The kernel's slot N, which
+    page tables name, is at N * 4096. Each record is read and its checksum compared.
+
+    STATE is empty, zero, same, pool (in RAM) or disk (on a tier). FILL is what a page that is kept
+    as a marker repeats. A record is at byte PLACE of SEGMENT and takes STORED bytes behind its
+    header; TIER is the tier that the segment is on, and the byte of the record there.
 
     \b
     Example:

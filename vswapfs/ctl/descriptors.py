@@ -23,7 +23,8 @@ _HEADINGS = (
     Heading("RATIO", right=True, width=6),
     Heading("CODEC", width=5),
     Heading("CHECKSUM", width=16),
-    Heading("VERIFIED"),
+    Heading("VERIFIED", width=8),
+    Heading("TIER"),
 )
 
 
@@ -83,6 +84,7 @@ def _line(descriptor: Descriptor) -> str:
         _text(descriptor.codec),
         _text(descriptor.checksum),
         _verified(descriptor),
+        NOTHING if descriptor.tier is None else f"{descriptor.tier}+{descriptor.tier_offset:#x}",
     )
     return plain_row(_HEADINGS, row) + "\n"
 

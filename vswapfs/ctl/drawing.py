@@ -17,6 +17,8 @@ _COLUMNS: Final = 128
 _WIDTH_INCHES: Final = 10.0
 _ROW_INCHES: Final = 0.075
 _LABELS_MAX: Final = 9
+_SEPARATED_MAX: Final = 1024
+"""Up to so many cells there are lines between them."""
 
 
 def draw(grids: Sequence[Grid], title: str, path: Path, form: str) -> None:
@@ -71,6 +73,12 @@ def _draw_one(axes: Any, grid: Grid) -> None:
     shown = range(0, len(offsets), step)
     axes.set_yticks(list(shown), [format_size(offsets[row]) for row in shown], fontsize=7)
     axes.set_xticks([])
+    axes.set_ylabel("offset", fontsize=7)
+    if len(grid.cells) <= _SEPARATED_MAX:
+        for column in range(1, columns):
+            axes.axvline(column - 0.5, color="#ffffff", linewidth=0.5)
+        for row in range(1, len(rows)):
+            axes.axhline(row - 0.5, color="#ffffff", linewidth=0.5)
     size = format_size(grid.cell_units * grid.unit_bytes)
     axes.set_title(f"{grid.title} (a cell is {size})", fontsize=9, loc="left")
     axes.legend(

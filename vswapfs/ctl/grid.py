@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
     CLUSTER_SHIFT,
-    KIND_MASK,
+    DESCRIPTOR_BYTES,
     OFFSET_MASK,
     OFFSET_SHIFT,
     SEGMENT_SHIFT,
-    STORED,
 )
-from vswapfs.ctl.table import DISK, Table
+from vswapfs.ctl import columns
+from vswapfs.ctl.table import DISK, IS_STORED, Table, segment_numbers
 from vswapfs.format.record import RECORD_MAX_BYTES
 from vswapfs.format.table import Segment, TierPlace
 from vswapfs.units import PAGE_BYTES, format_size
@@ -122,10 +122,8 @@ def _without_record(found: Table) -> bytearray:
 def _by_ratio(found: Table) -> bytes:
     marker = _without_record(found)
     by_length = bytes(_ratio_kind(length) for length in range(RECORD_MAX_BYTES + 1))
-    return bytes(
-        by_length[length] if length else is_marker
-        for length, is_marker in zip(found.stored_bytes, marker, strict=True)
-    )
+    with_record = bytes(map(by_length.__getitem__, found.stored_bytes))
+    return columns.any_of((with_record, marker))
 
 
 def _ratio_kind(length_bytes: int) -> int:
@@ -140,13 +138,12 @@ def _by_age(found: Table) -> bytes:
         for number, segment in found.segments.items()
     }
     for cluster, words in found.words.items():
-        first = cluster << CLUSTER_SHIFT
+        first, data = cluster << CLUSTER_SHIFT, words.tobytes()
         old = kinds[first : first + CLUSTER_PAGES]
         # A segment that was opened meanwhile is not among them: it is young.
-        kinds[first : first + CLUSTER_PAGES] = bytes(
-            by_segment.get(word >> SEGMENT_SHIFT, 2) if word & KIND_MASK == STORED else kind
-            for word, kind in zip(words, old, strict=True)
-        )
+        ages = bytes(map(by_segment.get, segment_numbers(data), repeat(2)))
+        is_stored = data[::DESCRIPTOR_BYTES].translate(IS_STORED)
+        kinds[first : first + CLUSTER_PAGES] = columns.any_of((old, columns.both(ages, is_stored)))
     return bytes(kinds)
 
 

@@ -10,8 +10,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from typing import Final
 
-from vswapfs.errors import HostError
+from vswapfs.errors import HostError, TierFormatError
 from vswapfs.format.tier import (
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -23,12 +24,15 @@ from vswapfs.format.tier import (
 )
 from vswapfs.format.tier_walk import Finding, SegmentFound, walk_segment
 
+_REMEDY: Final = "give the file or block device of a tier, as vswapctl tier list shows it"
+
 
 class Medium:
     """A file or device, open for reading, and how long it is."""
 
-    def __init__(self, fd: int, *, in_use: bool) -> None:
+    def __init__(self, fd: int, path: str, *, in_use: bool) -> None:
         self._fd = fd
+        self.path = path
         self.in_use = in_use
         self.size_bytes = os.lseek(fd, 0, os.SEEK_END)
 
@@ -43,9 +47,9 @@ def opened(path: str) -> Iterator[Medium]:
     try:
         fd, in_use = _open(path)
     except OSError as error:
-        raise HostError(f"open {path}", error.strerror or "") from None
+        raise HostError(f"open {path}", error.strerror or "", remedy=_REMEDY) from None
     try:
-        yield Medium(fd, in_use=in_use)
+        yield Medium(fd, path, in_use=in_use)
     finally:
         os.close(fd)
 
@@ -62,7 +66,7 @@ def _open(path: str) -> tuple[int, bool]:
                 raise
         return os.open(path, flags), True
     if not stat.S_ISREG(mode):
-        raise HostError(f"open {path}", "neither a regular file nor a block device")
+        raise HostError(f"open {path}", "neither a regular file nor a block device", remedy=_REMEDY)
     fd = os.open(path, flags)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -73,7 +77,10 @@ def _open(path: str) -> tuple[int, bool]:
 
 def read_superblock(medium: Medium) -> tuple[Superblock, list[Finding]]:
     """Raises TierFormatError if there is none."""
-    superblock, wrong = choose(_copy(medium, 0), _copy(medium, SUPERBLOCK_COPY_OFFSET))
+    try:
+        superblock, wrong = choose(_copy(medium, 0), _copy(medium, SUPERBLOCK_COPY_OFFSET))
+    except TierFormatError as error:
+        raise TierFormatError(f"{medium.path}: {error.message}", remedy=_REMEDY) from None
     return superblock, [Finding(offset, None, None, reason) for offset, reason in wrong]
 
 

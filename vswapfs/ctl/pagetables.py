@@ -11,10 +11,11 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vswapfs.ctl import client
+from vswapfs.ctl import client, columns
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import swaps
 from vswapfs.format.message import AskStatus, Status
@@ -24,17 +25,16 @@ from vswapfs.units import PAGE_BYTES
 _PROC: Final = Path("/proc")
 _ENTRY_BYTES: Final = 8
 _ENTRIES_AT_ONCE: Final = 1 << 16
-_SWAPPED: Final = 1
-"""The two highest bits of an entry: not present, swapped."""
-_STATE_SHIFT: Final = 62
-_PLACE_MASK: Final = (1 << 55) - 1
+_IS_SWAPPED: Final = bytes(1 if number >> 6 == 1 else 0 for number in range(256))
+"""By the highest byte of an entry, whose two highest bits are: not present, swapped."""
 _TYPE_BITS: Final = 5
-_TYPE_MASK: Final = (1 << _TYPE_BITS) - 1
+_TYPES: Final = bytes(number & (1 << _TYPE_BITS) - 1 for number in range(256))
+"""By the lowest byte of an entry."""
+_SLOT_MASK: Final = (1 << 50) - 1
 _AREAS_MAX: Final = 23
 """Types from here on are no swap areas, but pages that move or are damaged (MAX_SWAPFILES)."""
-_MAPPING: Final = re.compile(
-    r"^([0-9a-f]+)-([0-9a-f]+) .*\n(?:(?!Swap:|[0-9a-f]+-).*\n)*Swap: +(\d+) kB", re.MULTILINE
-)
+_MAPPING: Final = re.compile(r"^(?:([0-9a-f]+)-([0-9a-f]+) |Swap: +([1-9]\d*) kB)", re.MULTILINE)
+"""In smaps, the first line of a mapping; or the line that says that some of it is swapped out."""
 
 
 class Process(NamedTuple):
@@ -44,12 +44,16 @@ class Process(NamedTuple):
     command: str
     cgroup: str
     """Its memory cgroup now; the pages may have been charged to another."""
+    types: bytes
+    """Swap type of each entry."""
     places: "array[int]"
-    """Swap type and slot << 5 of each entry."""
+    """Slot of each entry."""
 
-    def slots(self, swap_type: int) -> list[int]:
+    def slots(self, swap_type: int) -> "array[int]":
         """The slots of an area; one for each page table entry."""
-        return [place >> _TYPE_BITS for place in self.places if place & _TYPE_MASK == swap_type]
+        if self.types.count(swap_type) == len(self.types):
+            return self.places
+        return array("Q", compress(self.places, self.types.translate(columns.only(swap_type))))
 
 
 def active_areas() -> dict[str, SwapArea]:
@@ -113,31 +117,42 @@ def _swaps(process: Path) -> bool:
 
 
 def _read(process: Path) -> Process:
-    places = array("Q")
+    entries = array("Q")
     pagemap = os.open(process / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for start, end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
-            if int(swapped_kib):
-                for entries in _entries(pagemap, int(start, 16), int(end, 16)):
-                    places.extend(
-                        entry & _PLACE_MASK
-                        for entry in entries
-                        if entry >> _STATE_SHIFT == _SWAPPED
-                    )
+        for start, end in _swapped_mappings(process):
+            for data in _parts(pagemap, start, end):
+                entries.extend(compress(array("Q", data), data[7::8].translate(_IS_SWAPPED)))
     finally:
         os.close(pagemap)
-    command = (process / "comm").read_text().rstrip("\n")
-    return Process(int(process.name), command, _cgroup(process), places)
+    return Process(
+        pid=int(process.name),
+        command=(process / "comm").read_text().rstrip("\n"),
+        cgroup=_cgroup(process),
+        types=entries.tobytes()[::_ENTRY_BYTES].translate(_TYPES),
+        places=columns.field(entries, _TYPE_BITS, _SLOT_MASK),
+    )
 
 
-def _entries(pagemap: int, start: int, end: int) -> "Iterator[array[int]]":
+def _swapped_mappings(process: Path) -> Iterator[tuple[int, int]]:
+    """Addresses [start, end) of the mappings of which pages are swapped out."""
+    start = end = ""
+    for found_start, found_end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
+        if swapped_kib:
+            yield int(start, 16), int(end, 16)
+        else:
+            start, end = found_start, found_end
+
+
+def _parts(pagemap: int, start: int, end: int) -> Iterator[bytes]:
+    """The entries of a mapping, some at a time."""
     first, stop = start // PAGE_BYTES, end // PAGE_BYTES
     while first < stop:
         count = min(stop - first, _ENTRIES_AT_ONCE)
         data = os.pread(pagemap, count * _ENTRY_BYTES, first * _ENTRY_BYTES)
         if not data:
             return
-        yield array("Q", data)
+        yield data
         first += count
 
 
@@ -164,23 +179,22 @@ def type_of(device: str, processes: Sequence[Process], held: bytes) -> int | Non
 
     Raises HostError if this machine does not show slots.
     """
-    slots: dict[int, list[int]] = {}
+    seen: set[int] = set()
     for process in processes:
-        for place in process.places:
-            if place & _TYPE_MASK < _AREAS_MAX:
-                slots.setdefault(place & _TYPE_MASK, []).append(place >> _TYPE_BITS)
-    if slots and not any(any(found) for found in slots.values()):
+        seen.update(process.types)
+    types = sorted(swap_type for swap_type in seen if swap_type < _AREAS_MAX)
+    if types and not any(any(process.slots(each)) for process in processes for each in types):
         raise HostError(
             "read /proc/PID/pagemap", "it does not show slots", remedy="run with CAP_SYS_ADMIN"
         )
     in_use = [area.device for area in active_areas().values() if area.used_bytes]
     if device not in in_use:
         return None
-    if len(in_use) == len(slots):
-        return sorted(slots)[in_use.index(device)]
-    shares = {
-        swap_type: sum(1 for slot in found if held[slot]) / len(found)
-        for swap_type, found in slots.items()
-        if max(found) < len(held)
-    }
+    if len(in_use) == len(types):
+        return types[in_use.index(device)]
+    shares: dict[int, float] = {}
+    for each in types:
+        slots = [slot for process in processes for slot in process.slots(each)]
+        if max(slots) < len(held):
+            shares[each] = sum(1 for slot in slots if held[slot]) / len(slots)
     return max(shares, key=lambda swap_type: shares[swap_type], default=None)

@@ -24,8 +24,8 @@ _BY: Final = {"pages": ("state", "ratio", "age"), "segments": ("utilization", "a
 
 @click.command("map", cls=RootCommand)
 @name_argument
-@click.option("--segments", "view", flag_value="segments", help="Show segments: RAM and tiers.")
-@click.option("--tier", "view", flag_value="tier", help="Show the log as it lies on the tiers.")
+@click.option("--segments", is_flag=True, help="Show segments: RAM and tiers.")
+@click.option("--tier", is_flag=True, help="Show the log as it lies on the tiers.")
 @click.option(
     "--by",
     type=click.Choice(sorted({by for choices in _BY.values() for by in choices})),
@@ -37,7 +37,8 @@ _BY: Final = {"pages": ("state", "ratio", "age"), "segments": ("utilization", "a
 @json_option
 def map_command(
     name: str | None,
-    view: str | None,
+    segments: bool,
+    tier: bool,
     by: str | None,
     png: Path | None,
     svg: Path | None,
@@ -57,7 +58,9 @@ def map_command(
       vswapctl map --by ratio --png ratio.png
       vswapctl map --segments --by age
     """
-    view = view or "pages"
+    if segments and tier:
+        raise click.UsageError("--segments and --tier exclude each other: leave one out")
+    view = "segments" if segments else "tier" if tier else "pages"
     by = _check_by(view, by)
     name = instances.choose(name)
     found = table.fetch(name, words=view != "segments")

@@ -5,14 +5,12 @@ of it. Never corrects anything. Two figures cannot be read and follow from the o
 that no page table names, and stale slots; what they rest on is said where they are computed.
 """
 
-from itertools import compress
-from operator import and_, sub
 from typing import Any, Final, NamedTuple
 
 import click
 
 from vswapfs.core.descriptor import CLUSTER_PAGES, CLUSTER_SHIFT
-from vswapfs.ctl import client, instances, pagetables, render, table
+from vswapfs.ctl import client, columns, instances, pagetables, render, table
 from vswapfs.ctl.options import RootCommand, json_option, name_argument
 from vswapfs.ctl.pagetables import Process
 from vswapfs.ctl.table import DAMAGED, DISK, POOL, SAME, ZERO, Table
@@ -25,7 +23,7 @@ _HEADINGS: Final = (
     render.Heading("SIZE", right=True),
     render.Heading("WHAT"),
 )
-_HELD: Final = bytes(1 if state else 0 for state in range(256))
+_ALL_BITS: Final = bytes([0, 0xFF]) + bytes(254)
 
 
 class Account(NamedTuple):
@@ -36,6 +34,8 @@ class Account(NamedTuple):
     """None: no page table names a slot of the area."""
     table: Table
     processes: list[Process]
+    named: bytearray
+    """For each slot 1 if a page table names it."""
     used_pages: int
     """What the kernel counts as used."""
     header_pages: int
@@ -44,7 +44,7 @@ class Account(NamedTuple):
     """In a page table, and we hold the page."""
     named_unwritten_pages: int
     """In a page table, and we hold nothing: zeros that the kernel keeps itself (Linux 6.12), pages
-    in zswap, or in flight."""
+    whose write we refused, which stay in RAM, pages in zswap, or in flight."""
     writes_in_flight: int
     """Requests, at the end."""
     unnamed_pool_bytes: int
@@ -58,6 +58,8 @@ class Account(NamedTuple):
     """Of all swap areas."""
     moved_pages: int
     """Stored or discarded while all this was read."""
+    refused_writes: int
+    """Since the worker's start, because the pool was full and no tier took more."""
 
     @property
     def held_pages(self) -> int:
@@ -93,45 +95,43 @@ def account(name: str) -> Account:
     slots, and what client.ask raises.
     """
     device = pagetables.device_of(name)
-    before = _changes(name)
+    before = _changes(client.ask(name, AskStats(), Stats).values)
     found = table.fetch(name)
     processes = pagetables.scan()
     used_pages = pagetables.used_pages(device)
     in_flight = pagetables.writes_in_flight(device)
     cached_bytes = pagetables.swap_cached_bytes()
-    moved_pages = _changes(name) - before
-    held = bytes(found.states.translate(_HELD))
+    values = client.ask(name, AskStats(), Stats).values
+    moved_pages = _changes(values) - before
+    held = bytes(found.states.translate(columns.NONZERO))
     swap_type = pagetables.type_of(device, processes, held)
     named = bytearray(len(held))
     if swap_type is not None:
         for process in processes:
             for slot in process.slots(swap_type):
                 named[slot] = 1
-    named_held = bytearray(map(and_, named, held))
-    unnamed = bytes(map(sub, held, named_held))
-    unnamed_states = bytes(compress(found.states, unnamed))
-    unnamed_bytes = list(compress(found.stored_bytes, unnamed))
+    named_held = columns.both(named, held)
+    unnamed = columns.without(held, named)
+    unnamed_states = columns.both(found.states, unnamed.translate(_ALL_BITS))
     clusters = found.words
     return Account(
         device=device,
         swap_type=swap_type,
         table=found,
         processes=processes,
+        named=named,
         used_pages=used_pages,
         header_pages=unnamed[0],
-        named_held_pages=sum(named_held),
-        named_unwritten_pages=sum(named) - sum(named_held),
+        named_held_pages=named_held.count(1),
+        named_unwritten_pages=named.count(1) - named_held.count(1),
         writes_in_flight=in_flight,
-        unnamed_pool_bytes=sum(
-            size for size, state in zip(unnamed_bytes, unnamed_states, strict=True) if state == POOL
-        ),
-        unnamed_disk_bytes=sum(
-            size for size, state in zip(unnamed_bytes, unnamed_states, strict=True) if state == DISK
-        ),
+        unnamed_pool_bytes=found.bytes_in(POOL, unnamed_states),
+        unnamed_disk_bytes=found.bytes_in(DISK, unnamed_states),
         clusters=len(clusters),
         stale_clusters=sum(1 for cluster in clusters if _is_mixed(cluster, named, unnamed)),
         swap_cached_bytes=cached_bytes,
         moved_pages=moved_pages,
+        refused_writes=int(values["refusals.pool_full"]),
     )
 
 
@@ -141,8 +141,7 @@ def _is_mixed(cluster: int, named: bytearray, unnamed: bytes) -> bool:
     return all(both)
 
 
-def _changes(name: str) -> int:
-    values = client.ask(name, AskStats(), Stats).values
+def _changes(values: dict[str, int | float]) -> int:
     return int(values["pages.stored_total"]) + int(values["pages.discarded_total"])
 
 
@@ -155,7 +154,8 @@ def reconcile(name: str | None, as_json: bool) -> None:
     The kernel frees slots one by one and tells only of clusters of 512 in which all are free. Until
     then, or until they are used again, pages in freed slots are held on: they are stale. Other
     slots are used though nothing is held for them: Linux 6.12 and later keeps pages of zeros by
-    itself. The rest has to match.
+    itself, and pages whose write was refused, because the pool was full, stay in RAM. The rest has
+    to match.
 
     \b
     Example:
@@ -177,7 +177,7 @@ def reconcile(name: str | None, as_json: bool) -> None:
         ("=", books.held_pages, f"held by {name}"),
         ("-", books.header_pages, "the swap header, which does not count as used"),
         ("-", books.stale_pages, f"stale{at_least}: freed by the kernel, which has not said so"),
-        ("+", books.unwritten_pages, "used, but not here: zeros that the kernel keeps"),
+        ("+", books.unwritten_pages, f"used, but not here: {_not_here(books)}"),
         ("=", _explained(books), "explained"),
         ("", books.used_pages, f"used, as /proc/swaps has it for {books.device}"),
     ]
@@ -196,12 +196,22 @@ def reconcile(name: str | None, as_json: bool) -> None:
         f"clusters: {books.clusters} of 512 slots hold something, {books.stale_clusters} of them "
         "both pages in page tables and others",
     ]
+    if books.refused_writes:
+        lines.append(
+            f"refused: {books.refused_writes} writes since the worker began, because the pool was "
+            "full and no tier took more: their pages stay in RAM, their slots count as used"
+        )
     if books.writes_in_flight or books.moved_pages:
         lines.append(
             f"under load: {books.writes_in_flight} writes in flight; {books.moved_pages} pages "
             "came or went meanwhile, and figures may be off by as many"
         )
     render.print_lines(lines)
+
+
+def _not_here(books: Account) -> str:
+    zeros = "zeros that the kernel keeps"
+    return f"{zeros}, or pages whose write was refused" if books.refused_writes else zeros
 
 
 def _explained(books: Account) -> int:
@@ -239,5 +249,6 @@ def _as_object(name: str, books: Account) -> dict[str, Any]:
         "clusters": {"held": books.clusters, "mixed": books.stale_clusters},
         "swap_cached_bytes": books.swap_cached_bytes,
         "writes_in_flight": books.writes_in_flight,
+        "refused_writes": books.refused_writes,
         "moved_meanwhile_pages": books.moved_pages,
     }

@@ -238,7 +238,6 @@ def _warnings(history: History) -> list[str]:
         ("checksum_errors", "loads refused, their record was not verifiable: vswapctl lost"),
         ("internal_errors", "requests failed by a defect: see the log"),
         ("damaged_descriptors", "damaged descriptors: vswapctl check"),
-        ("refusals.pool_full", "stores refused: the pool is full, and no tier takes more"),
     ):
         if count := history.value(key):
             found.append(f"{count:g} {what}")

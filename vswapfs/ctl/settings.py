@@ -31,6 +31,7 @@ from vswapfs.units import format_size
 class _Setting(NamedTuple):
     field: str
     form: str
+    example: str
     help: str
     parse: Callable[[str], Value]
     show: Callable[[Value], str]
@@ -60,6 +61,10 @@ def _number(limits: Number) -> Callable[[str], int]:
     return parse
 
 
+def _span(limits: Number) -> str:
+    return f"{limits.least} to {limits.most}"
+
+
 def _budget(text: str) -> int | None:
     return None if text == "none" else forms.parse_budget_bytes(text)
 
@@ -74,45 +79,47 @@ def _show_budget(value: Value) -> str:
 
 _SETTINGS: Final = {
     "pool-limit": _Setting(
-        "pool_limit_bytes", "SIZE or auto",
+        "pool_limit_bytes", "SIZE or auto", "512M",
         "At most what it was at the start. If more is used, pages go to the tiers; without one, "
         "stores are refused until enough was freed.",
         expression.parse_limit, _show_size,
     ),
     "same-filled": _Setting(
-        "same_filled", ", ".join(SAME_FILLED), "For pages that are stored from now on.",
+        "same_filled", " or ".join(SAME_FILLED), "same",
+        "For pages that are stored from now on.",
         _one_of(SAME_FILLED), str,
     ),
     "recompress": _Setting(
-        "recompress", "yes or no", "From the next idle second on.",
+        "recompress", "yes or no", "yes", "From the next idle second on.",
         _yes, lambda value: "yes" if value else "no",
     ),
     "write-budget": _Setting(
-        "write_budget_bytes_per_day", "SIZE/day or none",
+        "write_budget_bytes_per_day", "SIZE/day or none", "20G/day",
         "What was written in the day of now counts.",
         _budget, _show_budget,
     ),
     "recompress-level": _Setting(
-        "recompress_level", "3 to 12", "Of LZ4 HC, for what is recompressed from now on.",
+        "recompress_level", _span(RECOMPRESS_LEVEL), "4",
+        "Of LZ4 HC, for what is recompressed from now on.",
         _number(RECOMPRESS_LEVEL), str,
     ),
     "writeback-start": _Setting(
-        "writeback_start_pct", "percent of the pool limit",
+        "writeback_start_pct", f"{_span(WRITEBACK_START_PCT)}, percent of the pool limit", "90",
         "Above it segments are written to the tiers.",
         _number(WRITEBACK_START_PCT), str,
     ),
     "writeback-stop": _Setting(
-        "writeback_stop_pct", "percent of the pool limit",
+        "writeback_stop_pct", f"{_span(WRITEBACK_STOP_PCT)}, percent of the pool limit", "80",
         "Where that ends: below writeback-start.",
         _number(WRITEBACK_STOP_PCT), str,
     ),
     "polling-window": _Setting(
-        "polling_window_us", "microseconds",
+        "polling_window_us", f"{_span(POLLING_WINDOW_US)}, microseconds", "200",
         "0: the daemon always sleeps until the next request.",
         _number(POLLING_WINDOW_US), str,
     ),
     "log-level": _Setting(
-        "log_level", ", ".join(LOG_LEVELS), "For what is logged from now on.",
+        "log_level", " or ".join(LOG_LEVELS), "info", "For what is logged from now on.",
         _one_of(LOG_LEVELS), str,
     ),
 }  # fmt: skip
@@ -138,16 +145,22 @@ def set_command(words: tuple[str, ...]) -> None:
     name, word = split_name(words, "one KEY=VALUE")
     key, equals, text = word.partition("=")
     setting = _SETTINGS.get(key)
-    if not equals or setting is None:
+    if not equals:
         raise UsageError(
             f"{word!r} is not a setting: it has to be KEY=VALUE",
+            remedy="for example pool-limit=512M; vswapctl set --help has all keys",
+        )
+    if setting is None:
+        raise UsageError(
+            f"{key!r} cannot be set while an instance is up",
             remedy=f"a KEY is one of {', '.join(_SETTINGS)}",
         )
     try:
         value = setting.parse(text)
     except UsageError as error:
         raise UsageError(
-            f"{key}: {error.message}", remedy=error.remedy or f"{key}={setting.form}"
+            f"{key}: {error.message}",
+            remedy=f"{key}= takes {setting.form}; for example {key}={setting.example}",
         ) from None
     name = instances.choose(name)
     changed = client.ask(name, AskSet(setting.field, value), Changed)

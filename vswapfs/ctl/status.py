@@ -201,6 +201,13 @@ def warnings(row: Row) -> list[str]:
     status, name = row.status, row.name
     refused = [f"{name}: {out.name}: {out.detail}" for out in status.hardening if not out.ok]
     waits = [f"{name}: tier {tier.path}: {tier.detail}" for tier in status.tiers if tier.detail]
+    full = []
+    if status.refused_writes:
+        full = [
+            f"{name}: {status.refused_writes} writes refused since its worker began: the pool was "
+            f"full, and no tier took more; these pages stayed in RAM\n  try: vswapctl set {name} "
+            f"pool-limit=SIZE, or vswapctl tier add {name} PATH:SIZE"
+        ]
     alone = []
     if status.survival == "none":
         alone = [
@@ -209,4 +216,4 @@ def warnings(row: Row) -> list[str]:
         ]
     elif status.supervisor_pid is None:
         alone = [f"{name}: its supervisor has ended\n  try: vswapctl adopt {name}"]
-    return refused + waits + alone
+    return full + refused + waits + alone

@@ -6,7 +6,7 @@ apart.
 """
 
 from array import array
-from itertools import compress
+from itertools import compress, repeat
 from typing import Final
 
 from vswapfs.core.descriptor import (
@@ -21,7 +21,7 @@ from vswapfs.core.descriptor import (
     SEGMENT_SHIFT,
     STORED,
 )
-from vswapfs.ctl import client
+from vswapfs.ctl import client, columns
 from vswapfs.format.table import Area, AskTable, Segment, Segments, Words
 from vswapfs.units import PAGE_BYTES
 
@@ -33,7 +33,25 @@ DISK: Final = 4
 DAMAGED: Final = 5
 STATE_NAMES: Final = ("empty", "zero", "same", "pool", "disk", "damaged")
 
-_CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
+_LOW_BITS: Final = bytes(number & (1 << INDEX_SHIFT) - 1 for number in range(256))
+"""Kind and parity, of the lowest byte of a descriptor."""
+_INDEX_BITS: Final = bytes(number >> INDEX_SHIFT for number in range(256))
+_SOMETHING_BEYOND: Final = 1 << INDEX_SHIFT
+_BEYOND: Final = bytes(_SOMETHING_BEYOND if number else 0 for number in range(256))
+
+
+def _state(code: int) -> int:
+    """Of kind and parity, and whether there is anything beyond: in RAM, if it has a record."""
+    if code == 0:
+        return EMPTY
+    if code & KIND_MASK == FILLED:
+        return SAME if code & _SOMETHING_BEYOND else ZERO
+    return POOL if code & KIND_MASK == STORED else DAMAGED
+
+
+_STATES: Final = bytes(map(_state, range(256)))
+IS_STORED: Final = bytes(0xFF if number & KIND_MASK == STORED else 0 for number in range(256))
+_WITHOUT_POOL: Final = bytes(0 if state == POOL else state for state in range(256))
 _TIMEOUT_S: Final = 30.0
 
 
@@ -55,32 +73,37 @@ class Table:
 
     def take(self, words: Words) -> None:
         """Enter some clusters. The segments must have been entered before."""
-        home_of = {n: DISK if segment.tier else POOL for n, segment in self.segments.items()}.get
+        states, stored_bytes = self._decoded(words.words)
+        whole = array("Q", words.words)
         for number, cluster in enumerate(words.clusters):
-            taken = array("Q", words.words[number * _CLUSTER_BYTES : (number + 1) * _CLUSTER_BYTES])
-            self.words[cluster] = taken
-            first = cluster << CLUSTER_SHIFT
+            here = slice(number << CLUSTER_SHIFT, number + 1 << CLUSTER_SHIFT)
+            slots = slice(cluster << CLUSTER_SHIFT, cluster + 1 << CLUSTER_SHIFT)
+            self.words[cluster] = whole[here]
+            self.states[slots] = states[here]
+            self.stored_bytes[slots] = stored_bytes[here]
+
+    def _decoded(self, data: bytes) -> "tuple[bytes, array[int]]":
+        """The states of descriptors, and the lengths of their records."""
+        low, *others = (data[at::DESCRIPTOR_BYTES] for at in range(DESCRIPTOR_BYTES))
+        beyond = columns.any_of((low.translate(_INDEX_BITS), *others)).translate(_BEYOND)
+        states = columns.any_of((low.translate(_LOW_BITS), beyond)).translate(_STATES)
+        is_stored = low.translate(IS_STORED)
+        lengths = columns.field(array("H", data)[::4], LENGTH_SHIFT, LENGTH_MASK)
+        disk = {number: DISK for number, segment in self.segments.items() if segment.tier}
+        if disk:
             # One that was opened meanwhile is not known, and in RAM.
-            self.states[first : first + CLUSTER_PAGES] = bytes(
-                home_of(word >> SEGMENT_SHIFT, POOL)
-                if word & KIND_MASK == STORED
-                else _state_without_record(word)
-                for word in taken
-            )
-            self.stored_bytes[first : first + CLUSTER_PAGES] = array(
-                "H",
-                [
-                    word >> LENGTH_SHIFT & LENGTH_MASK if word & KIND_MASK == STORED else 0
-                    for word in taken
-                ],
-            )
+            homes = bytes(map(disk.get, segment_numbers(data), repeat(POOL)))
+            other = states.translate(_WITHOUT_POOL)
+            states = columns.any_of((other, columns.both(homes, is_stored)))
+        return states, columns.where(lengths, is_stored)
 
     def pages(self, state: int) -> int:
         return self.states.count(state)
 
-    def bytes_in(self, state: int) -> int:
-        """What the records of all pages in POOL or DISK take, headers included."""
-        chosen = self.states.translate(_only(state))
+    def bytes_in(self, state: int, states: bytes | None = None) -> int:
+        """What the records of pages in POOL or DISK take, headers included; of all pages, or of
+        those that have it in ``states``."""
+        chosen = (self.states if states is None else states).translate(columns.only(state))
         return sum(compress(self.stored_bytes, chosen))
 
     def segments_on(self, tier: int) -> dict[int, Segment]:
@@ -89,23 +112,18 @@ class Table:
 
     def oldest_s(self, cluster: int) -> int | None:
         """How long ago the oldest segment with a page of the cluster was sealed; None of none."""
-        numbers = {
-            word >> SEGMENT_SHIFT for word in self.words[cluster] if word & KIND_MASK == STORED
-        }
+        data = self.words[cluster].tobytes()
+        is_stored = data[::DESCRIPTOR_BYTES].translate(IS_STORED)
+        numbers = {*compress(segment_numbers(data), is_stored)}
         ages = [self.segments[number].age_s for number in numbers & self.segments.keys()]
         return max(ages, default=None)
 
 
-def _only(state: int) -> bytes:
-    return bytes(1 if number == state else 0 for number in range(256))
-
-
-def _state_without_record(word: int) -> int:
-    if not word:
-        return EMPTY
-    if word & KIND_MASK == FILLED:
-        return SAME if word >> INDEX_SHIFT else ZERO
-    return DAMAGED
+def segment_numbers(data: bytes) -> "array[int]":
+    """The segment that each descriptor names, if it has a record; any number if it has none."""
+    # A number has the highest bits of a word, so it is in its upper half.
+    upper = SEGMENT_SHIFT - 32
+    return columns.field(array("I", data)[1::2], upper, (1 << 32 - upper) - 1)
 
 
 def fetch(name: str, *, words: bool = True) -> Table:

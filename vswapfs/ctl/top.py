@@ -136,7 +136,9 @@ def _new_file(path: str) -> Iterator[BinaryIO]:
     except FileExistsError:
         raise UsageError(f"{path} exists already", remedy="give a new file") from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", remedy="give a new file") from None
+        raise UsageError(
+            f"{path} cannot be made: {error.strerror}", remedy="give a path that can be written"
+        ) from None
     with file:
         yield file
 

@@ -29,7 +29,10 @@ _HEADINGS = (
 def _parse_events(text: str) -> list[str]:
     events = [word.strip() for word in text.split(",")]
     if unknown := [event for event in events if event not in EVENTS]:
-        raise UsageError(f"no such event: {', '.join(unknown)}; choose from {', '.join(EVENTS)}")
+        raise UsageError(
+            f"no such event: {', '.join(map(repr, unknown))}",
+            remedy=f"choose from {', '.join(EVENTS)}",
+        )
     return events
 
 
@@ -68,15 +71,16 @@ def trace(
     """
     start, end = span or (0, None)
     name = instances.choose(name)
-    if not as_json:
-        click.echo(render.plain_row(_HEADINGS, [heading.name for heading in _HEADINGS]))
     one_in = 0
     with contextlib.suppress(KeyboardInterrupt):
         for answer in client.answers(name, AskTrace(events or list(EVENTS), start, end)):
             if not isinstance(answer, Events):
                 continue
+            heading = []
+            if not one_in and not as_json:
+                heading = [render.plain_row(_HEADINGS, [each.name for each in _HEADINGS])]
             with _whole():
-                render.print_lines(_lines(answer.events, as_json))
+                render.print_lines(heading + _lines(answer.events, as_json))
             if not one_in:
                 one_in = 1
                 click.echo(f"tracing {name}; Ctrl-C ends it", err=True)

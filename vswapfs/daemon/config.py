@@ -76,17 +76,17 @@ def check_pool_limit(limit_bytes: int) -> int:
     if slot_count < POOL_MIN_SEGMENTS:
         least = format_size(POOL_MIN_SEGMENTS * SEGMENT_BYTES)
         raise UsageError(
-            f"--pool-limit {limit_bytes} is too small: at least {least}, one segment for each log "
-            f"head, the cleaner's reserve and one to spare",
-            remedy=f"--pool-limit {least} or more",
+            f"a pool limit of {limit_bytes} bytes is too small: at least {least}, one segment for "
+            "each log head, the cleaner's reserve and one to spare",
+            remedy=f"a pool limit of {least} or more",
         )
     largest_bytes = memory.largest_pool_bytes()
     if limit_bytes > largest_bytes:
         raise UsageError(
-            f"--pool-limit {format_size(limit_bytes)} is too large: this machine has "
+            f"a pool limit of {format_size(limit_bytes)} is too large: this machine has "
             f"{format_size(memory.total_bytes())} of memory, of which an eighth (at least "
             f"{format_size(memory.RESERVE_MIN_BYTES)}) is left to it",
-            remedy=f"--pool-limit {largest_bytes >> 20}M or less",
+            remedy=f"a pool limit of {largest_bytes >> 20}M or less",
         )
     return slot_count
 

@@ -28,6 +28,7 @@ from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
 from vswapfs.format.swaps import SwapArea
 from vswapfs.format.table import Area, AskTable, Segments, TierPlace
+from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
@@ -86,9 +87,8 @@ class Inspector:
         last_sent_s = trio.current_time()
         for start in range(start_bytes >> PAGE_SHIFT, stop, DESC_PAGES_AT_ONCE):
             work = functools.partial(
-                describe_range,
-                self._store, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state,
-            )  # fmt: skip
+                self._describe_some, start, min(start + DESC_PAGES_AT_ONCE, stop), request.state
+            )
             found = await ask(self._lane, work)
             if any(page.state == "disk" for page in found):
                 await self._tier_commands.complete(found)
@@ -97,6 +97,19 @@ class Inspector:
                 await send(message.Descriptors(found))
                 last_sent_s = trio.current_time()
         await send(message.Done())
+
+    def _describe_some(self, start: int, stop: int, state: str | None) -> list[message.Descriptor]:
+        """The pages [start, stop), and where on which tier their records are. On the lane."""
+        segments = self._store.segments
+        found = describe_range(self._store, start, stop, state)
+        for page in found:
+            if page.state == "disk" and page.segment is not None:
+                page.tier = self._tiering.tiers[segments.tier_of(page.segment)].path
+                slot = segments.slot_of(page.segment)
+                page.tier_offset = slot_offset_bytes(slot, self._store.geometry.segment_bytes) + (
+                    page.segment_offset or 0
+                )
+        return found
 
     async def table(self, request: AskTable, send: Send) -> None:
         store, segments = self._store, self._store.segments
@@ -179,6 +192,7 @@ class Inspector:
             saved_bytes=int(values["saved_bytes"]),
             pool_limit_bytes=int(values["pool.limit_bytes"]),
             pool_used_bytes=int(values["pool.used_bytes"]),
+            refused_writes=int(values["refusals.pool_full"]),
             same_filled=self._config.same_filled,
             hardening=[message.Outcome(*outcome) for outcome in outcomes],
             tiers=await ask(self._lane, self._tiering.status),

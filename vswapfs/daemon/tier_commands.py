@@ -61,7 +61,10 @@ class TierCommands:
     async def add(self, config: TierConfig) -> None:
         """Raises UsageError and HostError; nothing has changed then."""
         if self._tiering.find(config.path):
-            raise UsageError(f"{config.path} is a tier of {self._instance} already")
+            raise UsageError(
+                f"{config.path} is a tier of {self._instance} already",
+                remedy="give another file or device",
+            )
         segments = self._store.segments
         if len(segments.places) > TIER_MAX_COUNT:
             raise UsageError(

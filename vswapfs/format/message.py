@@ -230,6 +230,8 @@ class Status(msgspec.Struct, tag="status"):
     last_pause_ms: float | None
     """From the end of the worker before this one (or when it was killed by restart) until this one
     began to serve."""
+    refused_writes: int = 0
+    """Since the worker's start, because the pool was full and no tier took more."""
 
 
 class Handover(msgspec.Struct, tag="handover"):
@@ -276,6 +278,10 @@ class Descriptor(msgspec.Struct, omit_defaults=True):
     verified: bool | None = None
     error: str | None = None
     """Why it could not be verified."""
+    tier: str | None = None
+    """Path of the tier that its segment is on."""
+    tier_offset: int | None = None
+    """Where the record begins there, in bytes."""
 
 
 class Descriptors(msgspec.Struct, tag="descriptors"):
