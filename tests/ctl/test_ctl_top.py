@@ -120,6 +120,19 @@ def test_a_new_instance_without_anything_can_be_drawn() -> None:
     assert "warning" not in text
 
 
+def test_nothing_in_a_recording_commands_the_terminal() -> None:
+    sample = make_sample(100)
+    sample.status.name = "a\x1b[2Jb"
+    sample.status.version = "1\n2\r3"
+    sample.status.tiers[0].path = "/\x1b]0;title\x07"
+    sample.status.hardening[1].detail = "\x9b2J\u202e"
+    history = History()
+    history.add(sample)
+    drawn = screen.draw(history, screen.Shown(1.0, notice="\x1bc"), 100, 30)
+    assert all(line.isprintable() for line in drawn.plain.split("\n"))
+    assert "a·[2Jb" in drawn.plain
+
+
 # -- the application --------------------------------------------------------------------------
 
 

@@ -89,6 +89,7 @@ def test_every_bit_of_a_superblock_counts() -> None:
         (16, struct.pack("<Q", 2), "impossible geometry: 2 slots"),
         (16, struct.pack("<Q", 1 << 43), "impossible geometry"),
         (48, b"\xff", "is not a name"),
+        (48, b"\x1b[2J", "is not a name"),  # it would be printed
     ],
 )
 def test_a_superblock_that_is_whole_and_wrong_is_named(

@@ -32,7 +32,8 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-from vswapfs.errors import TierFormatError
+from vswapfs.errors import TierFormatError, UsageError
+from vswapfs.format.instance import check_name
 
 SUPERBLOCK_BYTES: Final = 4096
 SUPERBLOCK_COPY_OFFSET: Final = 524288
@@ -100,8 +101,8 @@ class Superblock:
         _check_version("superblock", version)
         _check_geometry(segment_bytes, slot_count)
         try:
-            text = name.rstrip(b"\0").decode("ascii")
-        except UnicodeDecodeError:
+            text = check_name(name.rstrip(b"\0").decode("ascii"))
+        except (UnicodeDecodeError, UsageError):
             raise TierFormatError(f"superblock: {name!r} is not a name") from None
         return cls(uuid, text, segment_bytes, slot_count, generation, *numbers)
 
