@@ -133,6 +133,16 @@ def test_nothing_in_a_recording_commands_the_terminal() -> None:
     assert "a·[2Jb" in drawn.plain
 
 
+@pytest.mark.parametrize("used_bytes", [-(1 << 62), 1 << 62])
+def test_a_bar_is_never_longer_than_its_place(used_bytes: int) -> None:
+    sample = make_sample(100)
+    sample.status.tiers[0].used_bytes = sample.status.pool_used_bytes = used_bytes
+    sample.status.tiers[0].size_bytes = sample.status.pool_limit_bytes = 1
+    history = History()
+    history.add(sample)
+    assert len(screen.draw(history, screen.Shown(1.0), 80, 23).plain) < 80 * 30
+
+
 # -- the application --------------------------------------------------------------------------
 
 

@@ -275,7 +275,7 @@ def _of(part: float, whole: float) -> str:
 
 
 def _bar(part: float, whole: float, width: int = _BAR) -> str:
-    filled = round(min(1.0, part / whole) * (width - 2)) if whole else 0
+    filled = round(min(1.0, max(0.0, part / whole)) * (width - 2)) if whole else 0
     return f"[{'#' * filled}{'-' * (width - 2 - filled)}]"
 
 
