@@ -14,7 +14,7 @@ import click
 from fuzzing import keep, targets
 
 _WORK: Final = targets.ROOT / ".fuzz"
-_INPUT_MAX_BYTES: Final = 4096
+_INPUT_MAX_BYTES: Final = 1024
 _TIMEOUT_S: Final = 20
 _RSS_LIMIT_MIB: Final = 2048
 _GRACE_S: Final = 300.0
@@ -76,7 +76,7 @@ def _fuzz(name: str, minutes: float) -> bool:
     command = [
         sys.executable, str(Path(__file__).with_name("fuzz_one.py")), name,
         f"-max_total_time={round(minutes * 60)}", f"-max_len={_INPUT_MAX_BYTES}",
-        f"-timeout={_TIMEOUT_S}", f"-rss_limit_mb={_RSS_LIMIT_MIB}",
+        "-len_control=0", f"-timeout={_TIMEOUT_S}", f"-rss_limit_mb={_RSS_LIMIT_MIB}",
         f"-artifact_prefix={work}/", "-print_final_stats=1",
         str(corpus), str(targets.CORPUS / name),
     ]  # fmt: skip

@@ -120,6 +120,29 @@ def test_a_new_instance_without_anything_can_be_drawn() -> None:
     assert "warning" not in text
 
 
+def test_nothing_in_a_recording_commands_the_terminal() -> None:
+    sample = make_sample(100)
+    sample.status.name = "a\x1b[2Jb"
+    sample.status.version = "1\n2\r3"
+    sample.status.tiers[0].path = "/\x1b]0;title\x07"
+    sample.status.hardening[1].detail = "\x9b2J\u202e"
+    history = History()
+    history.add(sample)
+    drawn = screen.draw(history, screen.Shown(1.0, notice="\x1bc"), 100, 30)
+    assert all(line.isprintable() for line in drawn.plain.split("\n"))
+    assert "a·[2Jb" in drawn.plain
+
+
+@pytest.mark.parametrize("used_bytes", [-(1 << 62), 1 << 62])
+def test_a_bar_is_never_longer_than_its_place(used_bytes: int) -> None:
+    sample = make_sample(100)
+    sample.status.tiers[0].used_bytes = sample.status.pool_used_bytes = used_bytes
+    sample.status.tiers[0].size_bytes = sample.status.pool_limit_bytes = 1
+    history = History()
+    history.add(sample)
+    assert len(screen.draw(history, screen.Shown(1.0), 80, 23).plain) < 80 * 30
+
+
 # -- the application --------------------------------------------------------------------------
 
 

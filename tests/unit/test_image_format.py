@@ -258,11 +258,12 @@ def test_an_index_that_cannot_be(made: Made, change: dict[str, int], text: str) 
     assert text in refusal(made)
 
 
-def test_a_kernel_that_is_no_text(made: Made) -> None:
+@pytest.mark.parametrize("character", [0xFF, 0x1B])
+def test_a_kernel_that_is_no_text(made: Made, character: int) -> None:
     covered = bytearray(made.header.pack()[: HEADER_BYTES - 16])
-    covered[104] = 0xFF
+    covered[104] = character
     made.backing._data[:HEADER_BYTES] = covered + xxh3_128_digest(covered)
-    assert "byte 104" in refusal(made)
+    assert "is no kernel's name" in refusal(made)
 
 
 def test_a_tier_whose_path_is_no_text(made: Made) -> None:

@@ -94,6 +94,7 @@ def test_every_bit_of_a_superblock_counts() -> None:
         (16, struct.pack("<Q", 1 << 43), "impossible geometry"),
         (48, b"\xff", "is not a name"),
         (112, struct.pack("<I", 2), "cipher 2; this program knows none such"),
+        (48, b"\x1b[2J", "is not a name"),  # it would be printed
     ],
 )
 def test_a_superblock_that_is_whole_and_wrong_is_named(

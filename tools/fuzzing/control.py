@@ -47,13 +47,33 @@ from vswapfs.format.message import (
     decode_config,
     encode,
 )
-from vswapfs.format.settings import LOG_LEVELS
+from vswapfs.format.settings import LOG_LEVELS, AskSet
 from vswapfs.format.trace import EVENTS, Events
 from vswapfs.fuse.window import PollWindow
 from vswapfs.host import loop
 from vswapfs.units import PAGE_BYTES
 
-SEEDS: Final = [bytes([kind]) + random.Random(kind).randbytes(80) for kind in range(40)]
+_AS_LINES: Final = 2
+"""The first byte of an input that has the lines themselves in it."""
+SEEDS: Final = [
+    *(bytes([kind]) + random.Random(kind).randbytes(80) for kind in range(40)),
+    *(bytes([_AS_LINES]) + lines for lines in (
+        b'{"type":"set","key":"pool_limit_bytes","value":8388608}\n{"type":"status"}\n',
+        b'{"type":"set","key":"pool_limit_bytes","value":"auto"}\n{"type":"stats"}\n',
+        b'{"type":"set","key":"write_budget_bytes_per_day","value":1048576}\n{"type":"writeback"}\n',
+        b'{"type":"set","key":"write_budget_bytes_per_day","value":null}\n{"type":"tier-list"}\n',
+        b'{"type":"set","key":"writeback_stop_pct","value":20}\n'
+        b'{"type":"set","key":"writeback_start_pct","value":30}\n{"type":"drain"}\n',
+        b'{"type":"set","key":"recompress_level","value":9}\n{"type":"sample"}\n',
+        b'{"type":"set","key":"polling_window_us","value":0}\n{"type":"off"}\n',
+        b'{"type":"set","key":"log_level","value":"error"}\n{"type":"lost"}\n',
+        b'{"type":"writeback","idle_s":0.5,"incompressible":true}\n{"type":"scrub"}\n',
+        b'{"type":"writeback"}\n{"type":"desc","start_bytes":0,"end_bytes":65536}\n',
+        b'{"type":"writeback"}\n{"type":"tier-remove","path":"/t"}\n{"type":"tier-list"}\n',
+        b'{"type":"tier-add","tier":{"path":"/u","size_bytes":4194304}}\n{"type":"table"}\n',
+        b'{"type":"trace","events":["load"]}\n{"type":"restart"}\n{"type":"adopt","pid":1}\n',
+    )),
+]  # fmt: skip
 
 _REQUESTS: Final = typing.get_args(Request)
 _ANSWERS: Final = typing.get_args(Answer)
@@ -62,6 +82,7 @@ _WORDS: Final = (
     *(field.name for field in msgspec.structs.fields(Config)), "auto", "\ud7ff", "x" * 5000,
 )  # fmt: skip
 _LINES: Final = 3
+_KEYS: Final = tuple(field.name for field in msgspec.structs.fields(Config))
 _PAGES: Final = 64
 _TIME_MAX_S: Final = 1e10
 """Of the clock that the handlers see, which goes on by itself when all of them wait."""
@@ -69,7 +90,10 @@ _TIME_MAX_S: Final = 1e10
 
 def run(data: bytes) -> None:
     source = Source(data)
-    if source.byte() & 1:
+    kind = source.byte()
+    if kind == _AS_LINES:
+        ask_the_daemon(source.rest().splitlines(keepends=True)[:_LINES])
+    elif kind & 1:
         _answer_to_the_command(source)
     else:
         ask_the_daemon(_line(source) for _ in range(_LINES))
@@ -213,6 +237,9 @@ async def _nothing_to_take_down(report: Any) -> None:
 
 
 def _line(source: Source) -> bytes:
-    content = values.message(source, source.choice(_REQUESTS), _WORDS)
+    kind = source.choice(_REQUESTS)
+    content = values.message(source, kind, _WORDS)
+    if kind is AskSet and source.byte() % 4:
+        content["key"] = source.choice(_KEYS)
     line = values.mutilate(source, msgspec.json.encode(content))
     return line if source.one_in(16) else line.replace(b"\n", b" ") + b"\n"

@@ -61,7 +61,9 @@ def run(data: bytes) -> None:
         machine(device, behind, tier=bool(flags & 1), journal=bool(flags & 2)) as made,
     ):  # fmt: skip
         tracer = Tracer(made.lane, EVENTS, 0, AREA_BYTES) if flags & 4 else None
-        talk = _Talk(kernel, names, made, source)
+        if flags & 8:
+            names.close()
+        talk = _Talk(kernel, None if flags & 8 else names, made, source)
         drawing = _Drawing(source, _TIER_WRITE_PAGES if flags & 1 else wire.MAX_REQUEST_PAGES)
         for number in range(2, 2 * _REQUESTS_MAX, 2):
             if source.is_empty:
@@ -167,8 +169,9 @@ class _Talk:
     """Sends requests, and compares what comes back with what has to."""
 
     def __init__(
-        self, kernel: socket.socket, names: socket.socket, made: Machine, source: Source
+        self, kernel: socket.socket, names: socket.socket | None, made: Machine, source: Source
     ) -> None:
+        """``names``: None if pyfuse3 has ended."""
         self._kernel, self._names, self._made, self._source = kernel, names, made, source
         self._truth = bytearray(AREA_BYTES)
 
@@ -286,6 +289,11 @@ class _Talk:
                 return False
             self._is_error(unique, errno.EINVAL)
             return True
+        if self._names is None:
+            if opcode in wire.OPS_WITHOUT_REPLY:
+                return False
+            self._is_error(unique, errno.EIO)
+            return True
         assert _received(self._names) == [packet], "pyfuse3 got something else"
         if opcode not in wire.OPS_WITHOUT_REPLY:
             payload = bytes(self._source.edge(4096))
@@ -308,11 +316,12 @@ def _read_request(unique: int, offset: int, size: int) -> bytes:
     return struct.pack("<IIQQIIII", length, wire.OP_READ, unique, SWAP_INODE, 0, 0, 1, 0) + body
 
 
-def _received(end: socket.socket) -> list[bytes]:
+def _received(end: socket.socket | None) -> list[bytes]:
     found: list[bytes] = []
-    while True:
+    while end is not None:
         try:
             count = end.recv_into(_BUFFER)
         except BlockingIOError:
-            return found
+            break
         found.append(bytes(memoryview(_BUFFER)[:count]))
+    return found

@@ -74,7 +74,8 @@ def run(data: bytes) -> None:
         for sample in samples:
             msgspec.json.encode(top._as_object(sample))
             history.add(sample)
-            screen.draw(history, shown, 80, 23)
+            drawn = screen.draw(history, shown, 80, 23).plain.replace("\n", "")
+            assert drawn.isprintable(), "it would command the terminal"
 
 
 def _file(source: Source) -> bytes:

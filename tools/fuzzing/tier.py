@@ -127,8 +127,8 @@ def _check_and_dump(*, with_records: bool) -> None:
                     if record.error is None and header in _HEADERS and page in _SUMS:
                         assert record.checksum == _SUMS[page], "a damaged page is said to be whole"
             for chunks in (log._text_chunks, log._json_chunks):
-                for _ in chunks(superblock, iter(segments), findings, with_records):
-                    pass
+                for chunk in chunks(superblock, iter(segments), findings, with_records):
+                    assert chunk.replace("\n", "").isprintable(), "it would command a terminal"
     except (HostError, TierFormatError):
         return
 

@@ -73,7 +73,15 @@ def draw(history: History, shown: Shown, width: int, height: int) -> Text:
     lines += [_warning(text, width) for text in warnings]
     if shown.notice:
         lines.insert(1, Text(f" ! {shown.notice}"[:width], style="bold reverse"))
-    return Text("\n").join(lines)
+    return Text("\n").join(_printable(line) for line in lines)
+
+
+def _printable(line: Text) -> Text:
+    """Names, paths and reasons are those of whoever made the recording; none may command the
+    terminal."""
+    if not line.plain.isprintable():
+        line.plain = "".join(each if each.isprintable() else "·" for each in line.plain)
+    return line
 
 
 def _title(history: History, shown: Shown, width: int) -> Text:
@@ -266,7 +274,7 @@ def _of(part: float, whole: float) -> str:
 
 
 def _bar(part: float, whole: float, width: int = _BAR) -> str:
-    filled = round(min(1.0, part / whole) * (width - 2)) if whole else 0
+    filled = round(min(1.0, max(0.0, part / whole)) * (width - 2)) if whole else 0
     return f"[{'#' * filled}{'-' * (width - 2 - filled)}]"
 
 

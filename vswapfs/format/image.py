@@ -164,10 +164,10 @@ class Header:
             )
         if state not in list(State) or pad:
             raise ImageFormatError(f"header, byte 12: state {state} is not known")
-        try:
-            kernel_name = kernel.rstrip(b"\0").decode("ascii")
-        except UnicodeDecodeError:
-            raise ImageFormatError(f"header, byte 104: {kernel!r} is no kernel's name") from None
+        # What does not fit is "?" (pack), and it will be printed.
+        kernel_name = kernel.rstrip(b"\0").decode("latin-1")
+        if not (kernel_name.isascii() and kernel_name.isprintable()):
+            raise ImageFormatError(f"header, byte 104: {kernel!r} is no kernel's name")
         header = cls(
             State(state),
             uuid,

@@ -34,8 +34,9 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-from vswapfs.errors import TierFormatError
+from vswapfs.errors import TierFormatError, UsageError
 from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES
+from vswapfs.format.instance import check_name
 
 SUPERBLOCK_BYTES: Final = 4096
 SUPERBLOCK_COPY_OFFSET: Final = 524288
@@ -118,8 +119,8 @@ class Superblock:
         if cipher not in CIPHER_NAMES:
             raise TierFormatError(f"superblock: cipher {cipher}; this program knows none such")
         try:
-            text = name.rstrip(b"\0").decode("ascii")
-        except UnicodeDecodeError:
+            text = check_name(name.rstrip(b"\0").decode("ascii"))
+        except (UnicodeDecodeError, UsageError):
             raise TierFormatError(f"superblock: {name!r} is not a name") from None
         return cls(uuid, text, segment_bytes, slot_count, generation, *numbers)
 
