@@ -8,8 +8,8 @@ tier, so the tag fits only what this write put into this block: bytes that were 
 another block, slot or tier, or left from an earlier write, are not decrypted. No associated data is
 needed for that.
 
-`cryptography` is imported here, when the first Cipher is made: it takes 5 MB that only instances
-with --encrypt shall have.
+`cryptography` is imported when the first Cipher is made: only instances with --encrypt shall pay
+for it, 8 MB of resident memory.
 """
 
 import contextlib
