@@ -14,14 +14,20 @@ from vswapfs.format import instance
 from vswapfs.fuse import mount
 
 BIN: Final = Path(sys.executable).parent
+CTL_TIMEOUT_S: Final = 200
 SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WARNING", "Oops")
 
 
 def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / "vswapctl", *arguments], capture_output=True, text=True, check=False, timeout=200,
-        env={**os.environ, **environment},
-    )  # fmt: skip
+    command = [str(BIN / "vswapctl"), *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=CTL_TIMEOUT_S,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        said = f"{' '.join(arguments)}: not done within {CTL_TIMEOUT_S} s"
+        return subprocess.CompletedProcess(command, 124, "", said)
 
 
 def kernel_log() -> str:

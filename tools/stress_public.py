@@ -117,11 +117,13 @@ def public(suites: tuple[str, ...], seconds: int) -> None:
         print(f"{name}: {suite.command(seconds)}", file=sys.stderr, flush=True)
         result = run(suite, seconds)
         went_wrong |= bool(result.faults)
-        table.add_row(
-            name, f"{result.seconds:.0f}", f"{result.stored_pages} pages",
+        row = (
+            f"{result.seconds:.0f}", f"{result.stored_pages} pages",
             f"{result.loaded_pages} pages", f"{result.tier_bytes / MIB:.0f} MiB",
             "\n".join(result.faults) or "passed",
         )  # fmt: skip
+        print(f"{name}: {', '.join(row)}", file=sys.stderr, flush=True)
+        table.add_row(name, *row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     sys.exit(went_wrong)
 

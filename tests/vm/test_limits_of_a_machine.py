@@ -1,10 +1,12 @@
 """What is not tried on a machine that others use: no free swap slot, and a date that is set."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guest import Guest
+from guest import Result
 from machine import virtual_machine
 
 MIB = 1 << 20
@@ -21,22 +23,26 @@ grep -c /dev/loop /proc/swaps
 """
 
 
-def budget(guest: Guest) -> tuple[int, int]:
-    stats = json.loads(guest.run(f"vswapctl stats {NAME} --json").stdout)["budget"]
+Run = Callable[..., Result]
+
+
+def budget(run: Run) -> tuple[int, int]:
+    stats = json.loads(run(f"vswapctl stats {NAME} --json").stdout)["budget"]
     return stats["per_day_bytes"], stats["left_bytes"]
 
 
 @pytest.mark.long
 def test_no_free_swap_slot_and_a_date_that_is_set(tmp_path: Path) -> None:
     with virtual_machine("6.12", disks=[256 * MIB], directory=tmp_path) as guest:
-        areas = int(guest.run(FILL_SLOTS, timeout_s=300).stdout)
+        run = functools.partial(guest.run, timeout_s=300)
+        areas = int(run(FILL_SLOTS).stdout)
         assert 23 <= areas <= 29
-        refused = guest.run(f"vswapctl on {NAME} --size 64M", check=False)
+        refused = run(f"vswapctl on {NAME} --size 64M", check=False)
         assert refused.exit_code == 3
         assert f"{areas} areas are active" in refused.stderr
-        assert guest.run("ls /run/vswapfs; grep fuse.vswapfs /proc/mounts; true").stdout == ""
-        guest.run("swapoff /dev/loop0")
-        guest.run(
+        assert run("ls /run/vswapfs; grep fuse.vswapfs /proc/mounts; true").stdout == ""
+        run("swapoff /dev/loop0")
+        run(
             f"vswapctl on {NAME} --size 64M --pool-limit 8M --write-budget 4M "
             f"--tier {guest.disk(0)}:256M --priority 9"
         )
@@ -47,11 +53,11 @@ def test_no_free_swap_slot_and_a_date_that_is_set(tmp_path: Path) -> None:
             "    try: os.pwrite(f, os.urandom(1 << 20), (n + 16) << 20)\n"
             "    except OSError as error: print(error.strerror)"
         )
-        assert "No space left" in guest.run(f'python -c "{fill}"').stdout
-        per_day, left = budget(guest)
+        assert "No space left" in run(f'python -c "{fill}"').stdout
+        per_day, left = budget(run)
         assert (per_day, left < 1 * MIB) == (4 * MIB, True)
         for date in ("2031-05-05", "2001-01-01", "2026-06-06"):
-            guest.run(f"date --set {date}")
-            assert budget(guest) == (per_day, left)
-            assert guest.run(f"vswapctl check {NAME}").stdout == "all invariants hold\n"
-        guest.run(f"vswapctl off {NAME}")
+            run(f"date --set {date}")
+            assert budget(run) == (per_day, left)
+            assert run(f"vswapctl check {NAME}").stdout == "all invariants hold\n"
+        run(f"vswapctl off {NAME}")
