@@ -45,16 +45,20 @@ def systemctl(guest: Guest, *words: str, check: bool = True) -> str:
     return guest.run(["systemctl", *words], timeout_s=LIMIT_S, check=check).stdout
 
 
+def output(guest: Guest, command: str) -> str:
+    return guest.run(command, timeout_s=LIMIT_S).stdout
+
+
 def shown(guest: Guest, name: str) -> str:
     return systemctl(guest, "show", UNIT, "--value", "-p", name).strip()
 
 
 def areas(guest: Guest) -> list[str]:
-    return guest.run("swapon --noheadings --show=NAME").stdout.split()
+    return output(guest, "swapon --noheadings --show=NAME").split()
 
 
 def assert_nothing_left(guest: Guest) -> None:
-    wait_until("nothing is left", lambda: not guest.run(LEFT).stdout, LIMIT_S)
+    wait_until("nothing is left", lambda: not output(guest, LEFT), LIMIT_S)
 
 
 def up_and_down(guest: Guest) -> None:
@@ -63,7 +67,7 @@ def up_and_down(guest: Guest) -> None:
     assert len(areas(guest)) == 1
     assert shown(guest, "ActiveState") == "active"
     assert shown(guest, "StatusText") == "tunit is up"
-    assert shown(guest, "MainPID") == guest.run("cat /run/vswapfs/tunit/lock").stdout.strip()
+    assert shown(guest, "MainPID") == output(guest, "cat /run/vswapfs/tunit/lock").strip()
     systemctl(guest, "restart", UNIT)
     assert len(areas(guest)) == 1
     systemctl(guest, "stop", UNIT)
@@ -75,7 +79,7 @@ def a_step_that_fails(guest: Guest) -> None:
     configure(guest, "/nowhere/tier")
     assert guest.run(["systemctl", "start", UNIT], timeout_s=LIMIT_S, check=False).exit_code
     assert shown(guest, "ActiveState") == "failed"
-    assert "open tier /nowhere/tier" in guest.run(f"journalctl --no-pager -u {UNIT}").stdout
+    assert "open tier /nowhere/tier" in output(guest, f"journalctl --no-pager -u {UNIT}")
     assert_nothing_left(guest)
     configure(guest, guest.disk(0))
 
@@ -86,8 +90,8 @@ def a_start_that_is_broken_off(guest: Guest) -> None:
     script = r"#!/bin/sh\ntouch /run/mkswap-began\nsleep 25\n"
     guest.run(f"printf '{script}' >{slow}; chmod +x {slow}")
     systemctl(guest, "start", "--no-block", UNIT)
-    wait_until("mkswap", lambda: "began" in guest.run("ls /run").stdout, LIMIT_S)
-    assert guest.run("losetup --list --noheadings").stdout
+    wait_until("mkswap", lambda: "began" in output(guest, "ls /run"), LIMIT_S)
+    assert output(guest, "losetup --list --noheadings")
     systemctl(guest, "stop", UNIT)
     assert_nothing_left(guest)
     guest.run(f"rm {slow}")

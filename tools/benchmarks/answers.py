@@ -23,7 +23,7 @@ from benchmarks import bars
 from benchmarks.device import fio_command
 from benchmarks.host import MIB, VSWAPCTL, BenchError, run, timed_s
 from benchmarks.peers import DISK_DIRECTORY, INSTANCE, Device, swapped_to, vswapfs_device
-from benchmarks.report import ROUNDS, Report
+from benchmarks.report import Report
 from benchmarks.swapping import WORKLOAD, held_pages, in_group
 from benchmarks.watching import top, trace
 
@@ -41,9 +41,10 @@ HELD_LIMIT_BYTES: Final = 64 * MIB
 """Of each group: already its first process swaps."""
 LOAD_BYTES: Final = 256 * MIB
 LOAD_LIMIT_BYTES: Final = 64 * MIB
-FILL_TIMEOUT_S: Final = 120.0
+FILL_TIMEOUT_S: Final = 600.0
 LOAD_TIMEOUT_S: Final = 1800
 
+ROUNDS: Final = 3
 IDLE: Final = "idle"
 LOADED: Final = "full load"
 PROCESSOR: Final = "processor time, idle"

@@ -291,7 +291,8 @@ class Guest:
 
     def _command_line(self, append: str) -> str:
         words = [
-            "console=ttyS0", "panic=-1", "mitigations=off", "noresume",
+            # Without the last a host that is busy makes the kernel believe that no timer works.
+            "console=ttyS0", "panic=-1", "mitigations=off", "noresume", "no_timer_check",
             f'"guest_checkout={CHECKOUT}"', self.append, append,
         ]  # fmt: skip
         if self._systemd:

@@ -80,7 +80,8 @@ def _draw_one(axes: Any, grid: Grid) -> None:
         for row in range(1, len(rows)):
             axes.axhline(row - 0.5, color="#ffffff", linewidth=0.5)
     size = format_size(grid.cell_units * grid.unit_bytes)
-    axes.set_title(f"{grid.title} (a cell is {size})", fontsize=9, loc="left")
+    most = f", with the colour of most of its {grid.unit}" if grid.cell_units > 1 else ""
+    axes.set_title(f"{grid.title} (a cell is {size}{most})", fontsize=9, loc="left")
     axes.legend(
         handles=[
             Patch(facecolor=kind.colour, edgecolor="#888888", label=f"{kind.name}: {count}")
