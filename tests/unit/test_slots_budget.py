@@ -1,7 +1,7 @@
 """Slots, pins and trims; the write budget; when and in which order segments are written out."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -56,6 +56,12 @@ def ram_slots(count: int) -> RamSlots:
     return RamSlots(count, (), lambda _slot: None)
 
 
+def warmed(slots: RamSlots) -> Iterator[int]:
+    """Slots of which the warming can begin, until one ends: one at most."""
+    while (slot := slots.begin_warming()) is not None:
+        yield slot
+
+
 def tier_slots(count: int) -> TierSlots:
     return TierSlots(count, ())
 
@@ -97,6 +103,68 @@ def test_ram_slots_beyond_the_limit_do_not_stay_warm() -> None:
     for slot in range(2):
         slots.give_back(slot)
     assert (released, slots.warm_count) == ([0], 1)
+
+
+def test_ram_slots_that_are_kept_warm_are_not_cooled() -> None:
+    released: list[int] = []
+    slots = RamSlots(WARM_MAX + 3, (), released.append)
+    slots.kept_warm = 2
+    order = taken(slots, slots.slot_count)
+    for slot in order:
+        slots.give_back(slot)
+    assert slots.has_excess
+    slots.cool()
+    assert (released, slots.warm_count) == (order[:-2], 2)
+    assert not slots.has_excess
+    slots.limit = 1
+    slots.cool()
+    assert slots.warm_count == 1, "more than the limit allows"
+
+
+def test_a_machine_without_memory_gives_no_cold_slot() -> None:
+    slots = ram_slots(4)
+    slots.warm_up = lambda _slot: False
+    assert not slots.has_memory(0)
+    slot = taken(slots, 1)[0]
+    slots.give_back(slot)
+    assert slots.has_memory(0)
+    assert not slots.has_memory(1), "the only warm one is for the cleaner"
+    asked: list[int] = []
+
+    def warm_up(slot: int) -> bool:
+        asked.append(slot)
+        return True
+
+    slots.warm_up = warm_up
+    assert slots.has_memory(1)
+    assert slots.warm_count == 2
+    assert taken(slots, 1) == asked
+
+
+def test_a_slot_that_is_being_warmed_is_unused_but_cannot_be_taken() -> None:
+    released: list[int] = []
+    slots = RamSlots(WARM_MAX + 2, (), released.append)
+    assert not list(warmed(slots)), "none is to be kept warm"
+    slots.kept_warm = 1
+    (warming,) = warmed(slots)
+    assert slots.unused_count == slots.slot_count
+    order = taken(slots, slots.slot_count - 1)
+    assert warming not in order
+    slots.give_back(order[0])
+    slots.give_back(order[1])
+    slots.cool()
+    assert released == [], "to give memory back would wait for the thread that takes some"
+    slots.end_warming(warming, ok=True)
+    slots.cool()
+    assert (released, slots.warm_count) == (order[:2], 1)
+    assert taken(slots, 1) == [warming]
+
+
+def test_the_last_few_slots_are_not_warmed() -> None:
+    slots = ram_slots(WARM_MAX + 2)
+    slots.kept_warm = 4
+    taken(slots, 2)
+    assert not list(warmed(slots))
 
 
 def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:

@@ -247,7 +247,7 @@ class Guest:
         arguments = [
             "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(self.cpus),
             "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-no-reboot",
-            "-display", "none", "-kernel", str(self.kernel.vmlinuz),
+            "-display", "none", "-monitor", f"unix:{self.directory}/monitor,server,nowait", "-kernel", str(self.kernel.vmlinuz),
             "-initrd", str(self._work / "initramfs"), "-append", self._command_line(append),
             "-chardev", f"{kind},id=console,{rest}", "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci",
@@ -280,6 +280,10 @@ class Guest:
         if self._process is None:
             raise GuestGoneError("the guest is off; boot() it first")
         return self._process.pid
+
+    @property
+    def disk_count(self) -> int:
+        return len(self._disk_sizes)
 
     def disk(self, number: int) -> str:
         """The device in the guest of a scratch disk."""

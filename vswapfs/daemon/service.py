@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,8 @@ from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import ControlServer, Send
-from vswapfs.daemon.handover import BUFFER_PARTS, Handed
+from vswapfs.daemon.forehand import Forehand
+from vswapfs.daemon.handover import Handed
 from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
@@ -67,18 +68,19 @@ class State:
     session: Session
     config: Config
     geometry: Geometry
+    regions: Mapping[str, MemoryRegion]
     buffers: Buffers
     journal: MemoryRegion
     outcomes: list[hardening.Outcome]
 
     def prefault(self) -> None:
-        for part in BUFFER_PARTS:
-            getattr(self.buffers, part).prefault()
+        for region in self.regions.values():
+            region.prefault()
 
     def tables_bytes(self) -> int:
         """What all but the pool takes of RAM."""
         return sum(
-            getattr(self.buffers, part).resident_bytes() for part in BUFFER_PARTS if part != "pool"
+            region.resident_bytes() for part, region in self.regions.items() if part != "pool"
         )
 
 
@@ -126,6 +128,7 @@ class Service:
                 await nursery.start(self._control.serve)
                 device = await trio.to_thread.run_sync(self._bring_up)
                 self._outcomes.append(hardening.freeze_collector())
+                await ask(self._lane, self._forehand.look_after)
                 self._session[Field.UP] = 1
                 self._reporter.end(Ready(self._config.mountpoint, device))
             except VswapError as error:
@@ -189,6 +192,7 @@ class Service:
         """What can wait until requests are served again."""
         try:
             await ask(self._lane, self._store.finish_count)
+            await ask(self._lane, self._forehand.look_after)
         except VswapError:
             return  # the mount is gone already
         async with trio.open_nursery() as nursery:
@@ -225,7 +229,7 @@ class Service:
         )
         self._lane.after_reply = self._first_reply
         ram = self._store.segments.ram
-        ram.limit = first_limit(self._config, ram.slot_count)
+        ram.limit = first_limit(self._config, self._state.geometry)
         self._tiering = Tiering(
             self._store, self._lane, self._session, self._config.write_budget_bytes_per_day
         )
@@ -244,6 +248,9 @@ class Service:
         )  # fmt: skip
         self._lane.tiers = self._tiering
         self._tiering.start()
+        self._forehand = Forehand(self._store, self._lane, self._state.regions["pool"])
+        self._lane.look_after = self._forehand.look_after
+        self._forehand.start()
 
     def _lane_has_ended(self, token: trio.lowlevel.TrioToken) -> None:
         """On the lane. By a defect: a successor goes on with what is there, and at once, because a
@@ -275,6 +282,7 @@ class Service:
             # Only now: pyfuse3 reports the end of the pair as an I/O error.
             os.close(self._lane_end_fd)
             if self._is_serving():
+                await trio.to_thread.run_sync(self._forehand.stop)
                 await trio.to_thread.run_sync(self._tiering.stop)
 
     def _start_tasks(self, nursery: trio.Nursery) -> None:
@@ -323,6 +331,7 @@ class Service:
             return None
         step("attach a loop device")
         device = loop.attach(self._file)
+        self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)
         step(f"swapon {device}")

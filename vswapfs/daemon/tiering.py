@@ -28,6 +28,7 @@ from vswapfs.format.session import Session, TierEntry
 from vswapfs.format.tier import SegmentHeader, Superblock, slot_offset_bytes
 from vswapfs.fuse.lane import Lane
 
+IO_THREADS: Final = 3
 WRITES_IN_FLIGHT_MAX: Final = 2
 TRIM_BATCH_SLOTS: Final = 16
 BACKOFF_MAX_S: Final = 60.0
@@ -45,7 +46,7 @@ class Tiering:
         self._store = store
         self._homes = store.homes
         self._lane = lane
-        self._threads = IoThreads(lane.submit)
+        self._threads = IoThreads(lane.submit, IO_THREADS, "tier-io")
         self._segment_bytes = store.geometry.segment_bytes
         self.tiers: dict[int, Tier] = {}
         self._reader = RecordReader(self.tiers, self._segment_bytes)

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from vswapfs.core.buffers import Geometry
+from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.daemon.config import SEGMENT_BYTES, SEGMENT_CAPACITY
 from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.daemon.logs import logging_to
@@ -24,8 +24,8 @@ from vswapfs.format import instance
 from vswapfs.format.message import Failure, decode_config
 from vswapfs.format.session import Field
 from vswapfs.fuse.journal import JOURNAL_BYTES
-from vswapfs.host import hardening
-from vswapfs.host.region import MemoryRegion, map_buffers
+from vswapfs.host import hardening, memory
+from vswapfs.host.region import MemoryRegion, map_files
 from vswapfs.units import PAGE_BYTES
 
 SWITCH_INTERVAL_S: Final = 100e-6
@@ -46,6 +46,7 @@ def run(handed: Handed, *, standby: bool) -> int:
     handed.set_inheritable(False)
     session = handed.open_session()
     session.check_version()
+    hardening.keep_heap()
     outcomes = [
         hardening.lock_memory(),
         # Before any other thread is started: threads inherit it.
@@ -60,14 +61,16 @@ def run(handed: Handed, *, standby: bool) -> int:
     geometry = Geometry(
         config.size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY
     )
-    buffers = map_buffers(
+    regions = map_files(
         {part: getattr(handed, part) for part in BUFFER_PARTS},
         geometry.sizes_bytes(),
         # What survives is on a tmpfs that is never swapped out.
         locked=not session[Field.SURVIVES],
     )
+    # The kernel uses an area from its begin on. A store must not wait for memory.
+    regions["descriptors"].keep(memory.kept_descriptor_bytes())
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
-    state = State(handed, session, config, geometry, buffers, journal, outcomes)
+    state = State(handed, session, config, geometry, regions, Buffers(**regions), journal, outcomes)
     with logging_to(log_path, config.log_level):
         if standby:
             return trio.run(Service(state).succeed)

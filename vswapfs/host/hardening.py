@@ -15,6 +15,14 @@ _MCL_CURRENT_FUTURE: Final = 1 | 2
 _MCL_CURRENT_FUTURE_ONFAULT: Final = _MCL_CURRENT_FUTURE | 4
 _PR_SET_IO_FLUSHER: Final = 57
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_NEVER_TRIM: Final = 0x7FFF_FFFF
+_MMAP_THRESHOLD_BYTES: Final = 16 << 20
+"""Above the largest request, which is copied when it has to wait."""
+_HEAP_BYTES: Final = 2 << 20
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -63,6 +71,18 @@ def spare_from_oom_killer() -> Outcome:
             f"{error.strerror} (needs CAP_SYS_RESOURCE): stays {score.read_text().strip()}",
         )
     return Outcome("oom_score_adj", True, "-1000: the OOM killer passes us over")
+
+
+def keep_heap() -> None:
+    """Have the C library keep memory that was freed, in one heap for all threads, with some to
+    start from: what is given back has to be taken again, maybe when there is none.
+
+    Before any other thread is started.
+    """
+    _libc.mallopt(_M_ARENA_MAX, 1)
+    _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+    _libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+    bytearray(b"\xff") * _HEAP_BYTES
 
 
 def freeze_collector() -> Outcome:

@@ -1,9 +1,11 @@
 """Loop devices over the swap file.
 
-Owns losetup and its undoing. Never remembers a device: which ones lie on a file is read from
-/sys/block, so that whoever comes later, after any failure, finds them.
+Owns losetup and its undoing, and how the block layer treats the device. Never remembers a device:
+which ones lie on a file is read from /sys/block, so that whoever comes later, after any failure,
+finds them.
 """
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -24,7 +26,19 @@ def attach(file: str) -> str:
     )  # fmt: skip
     if not device.startswith("/dev/"):
         raise HostError(step, f"losetup printed {device!r}")
+    _throttle_writes(device, throttle=False)
     return device
+
+
+def _throttle_writes(device: str, *, throttle: bool) -> None:
+    """The block layer holds background writes back while reads take long (wbt). On a swap device
+    that holds reclaim back, which is what those who read wait for. The setting outlives the
+    device, so that it is put back before the next user gets it."""
+    # Not there: a kernel without it, or a queue to which it does not apply.
+    with contextlib.suppress(OSError):
+        Path(f"/sys/block/{Path(device).name}/queue/wbt_lat_usec").write_text(
+            "-1" if throttle else "0"
+        )
 
 
 def attached_to(file: str) -> list[str]:
@@ -41,6 +55,7 @@ def attached_to(file: str) -> list[str]:
 
 def detach(device: str, file: str) -> None:
     """Detach; waits until the kernel has let go of the file."""
+    _throttle_writes(device, throttle=True)
     run(f"detach {device}", "losetup", "--detach", device)
     deadline = time.monotonic() + _DETACH_WAIT_S
     while device in attached_to(file):

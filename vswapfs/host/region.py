@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vswapfs.core.buffers import Buffers
 from vswapfs.errors import HostError
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -41,6 +40,7 @@ class MemoryRegion:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size_bytes = size_bytes
+        self._kept_bytes = 0
         try:
             self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
@@ -52,9 +52,12 @@ class MemoryRegion:
         return self._view
 
     def release(self, start: int, stop: int) -> None:
-        """Give whole pages back to the machine; they read as zero then."""
+        """Give whole pages back to the machine, if they are not kept; they read as zero then."""
         # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL).
-        if _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0:
+        if (
+            start < self._kept_bytes
+            or _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0
+        ):
             self._view[start:stop] = bytes(stop - start)
 
     def unlock(self) -> None:
@@ -95,11 +98,23 @@ class MemoryRegion:
         first = start // PAGE_BYTES * PAGE_BYTES
         self._map.madvise(_MADV_POPULATE_WRITE, first, stop - first)
 
+    def keep(self, most_bytes: int) -> None:
+        """Take memory for the first so many bytes now, and never give it back."""
+        self._kept_bytes = min(most_bytes // PAGE_BYTES * PAGE_BYTES, self._size_bytes)
+        self.take(0, self._kept_bytes)
 
-def map_buffers(fds: Mapping[str, int], sizes_bytes: Mapping[str, int], *, locked: bool) -> Buffers:
+    def take(self, start: int, stop: int) -> None:
+        """Take memory for these bytes, however long that takes. Maps nothing, so that no other
+        thread waits for it but one that gives memory of this region back."""
+        os.posix_fallocate(self._fd, start, stop - start)
+
+
+def map_files(
+    fds: Mapping[str, int], sizes_bytes: Mapping[str, int], *, locked: bool
+) -> dict[str, MemoryRegion]:
     """The buffers of a store, over a file for each; ``locked``: as the process is."""
     regions = {part: MemoryRegion(fds[part], size) for part, size in sizes_bytes.items()}
     if not locked:
         for region in regions.values():
             region.unlock()
-    return Buffers(**regions)
+    return regions
