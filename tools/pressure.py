@@ -70,7 +70,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
 }
 
 
-class _TimeIsUp(Exception):
+class _TimeIsUpError(Exception):
     pass
 
 
@@ -147,14 +147,10 @@ def watch_over(shared: Shared, deadline_s: float) -> None:
     """Have the kernel print who waits for what when the heartbeat is silent. Opens nothing and
     allocates nothing by then, so that it can say so when nothing else can."""
     words = shared.words
-    with (
-        open("/proc/sysrq-trigger", "wb", buffering=0) as trigger,
-        open("/dev/kmsg", "wb", buffering=0) as kmsg,
-    ):
+    with Path("/proc/sysrq-trigger").open("wb", buffering=0) as trigger:
         while (now_s := time.monotonic()) < deadline_s + HUNG_TASK_S:
             if now_s - min(words[LAST_BEAT], words[LAST_TOLD]) / 1000 > SILENT_S:
-                trigger.write(b"w")
-                trigger.write(b"m")
+                trigger.writelines((b"w", b"m"))
                 time.sleep(SILENT_S)
             time.sleep(1)
 
@@ -176,7 +172,7 @@ class Hog:
 
     def run(self) -> None:
         """Fill all, then verify all of it and touch it at random, until the time is up."""
-        with suppress(_TimeIsUp):
+        with suppress(_TimeIsUpError):
             self._each(range(self._pages), self._put)
             while True:
                 self._each(range(self._pages), self._verify)
@@ -186,7 +182,7 @@ class Hog:
         for at, number in enumerate(numbers):
             step(number)
             if not at % 64 and time.monotonic() > self._deadline_s:
-                raise _TimeIsUp
+                raise _TimeIsUpError
 
     def _page(self, number: int) -> bytes:
         window = number * 1021 % ((1 << 20) - HALF_BYTES)
@@ -343,7 +339,6 @@ class Trial:
                 self._tell(now_s, last_s)
 
     def _tell(self, now_s: float, last_s: float) -> None:
-        self._threads()
         vm, memory = table("/proc/vmstat"), table("/proc/meminfo")
         pages, wrong = self._shared.totals()
         print(
@@ -355,18 +350,6 @@ class Trial:
             f"beat {now_s - last_s:4.1f} s ago, most {self._shared.words[WORST_BEAT] / 1000:.1f} s",
             flush=True,
         )
-
-    def _threads(self) -> None:
-        for pid in processes(NAME):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                name = (task / "comm").read_text().strip()
-                state = (task / "stat").read_text().rsplit(")")[-1].split()[0]
-                where = [
-                    line.split()[1].split("+")[0]
-                    for line in (task / "stack").read_text().splitlines()[:7]
-                ]
-                print(f"    {name} {state} {' < '.join(where)}")
-        print("    ", Path("/sys/block/loop0/stat").read_text().strip(), flush=True)
 
     def _off(self) -> dict[str, Any]:
         try:
@@ -383,8 +366,8 @@ class Trial:
                 self._faults.append(f"{name}: {stats[name]}")
         return {
             "refused_stores": stats["refusals"]["pool_full"],
-            "parked": stats["requests"]["parked"],
-            "disk": stats["disk"],
+            "parked_stores": stats["requests"]["parked"],
+            "written_back": stats["disk"]["segments_written_total"],
         }
 
 

@@ -247,7 +247,7 @@ class Guest:
         arguments = [
             "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(self.cpus),
             "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-no-reboot",
-            "-display", "none", "-monitor", f"unix:{self.directory}/monitor,server,nowait", "-kernel", str(self.kernel.vmlinuz),
+            "-display", "none", "-kernel", str(self.kernel.vmlinuz),
             "-initrd", str(self._work / "initramfs"), "-append", self._command_line(append),
             "-chardev", f"{kind},id=console,{rest}", "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci",

@@ -194,9 +194,7 @@ class Lane:
         while not (events := poll(0)):
             if unfinished:
                 unfinished = self._between_requests(SMALL_SLICE_STEPS)
-            elif self._ahead.step():
-                pass
-            elif perf_counter_ns() - began_ns >= self._window.ns:
+            elif not self._ahead.step() and perf_counter_ns() - began_ns >= self._window.ns:
                 self._sleep()
                 break
         else:
