@@ -67,6 +67,12 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/host/hardening.py", 'score.write_text("-1000")', 'score.write_text("0")'),
     ),
     "direct_io": (Change("vswapfs/host/loop.py", '"--direct-io=on"', '"--direct-io=off"'),),
+    "memory_in_hand": (
+        Change("vswapfs/daemon/forehand.py", "self._ram.warm_up = self._warm_up", "pass"),
+        Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
+    ),
+    "rescue": (Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and", "if 0 and"),),
+    "no_throttle": (Change("vswapfs/host/loop.py", '"-1" if throttle else "0"', '"-1"'),),
 }
 
 
@@ -272,9 +278,6 @@ class Trial:
         if "mlockall" in options.without:
             words.append("--allow-unlocked")
         command("vswapctl", "on", NAME, *words)
-        for setting in options.queue:
-            key, value = setting.split("=")
-            write(f"/sys/block/loop0/queue/{key}", value)
         print(command("vswapctl", "status", NAME).rstrip(), flush=True)
 
     def _press(self, total_bytes: int) -> None:
@@ -378,7 +381,6 @@ def main() -> NoReturn:
     parser.add_argument("--hogs", type=int, default=2)
     parser.add_argument("--pool-limit")
     parser.add_argument("--tier")
-    parser.add_argument("--queue", action="append", default=[])
     parser.add_argument("--without", action="append", default=[], choices=PROTECTIONS)
     options = parser.parse_args()
     if "guest_checkout=" not in Path("/proc/cmdline").read_text():

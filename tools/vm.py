@@ -139,14 +139,12 @@ def terminal_restored() -> Iterator[None]:
 )  # fmt: skip
 @click.option("--hogs", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--pool-limit", help="That of vswapctl on. [default: its own]")
-@click.option("--queue", multiple=True)
 @click.option(
     "--without", multiple=True, type=click.Choice(sorted(PROTECTIONS)),
     help="Take a protection away, to see what it is for.",
 )  # fmt: skip
 def pressure(
     seconds: int, factor: float, hogs: int, pool_limit: str | None, without: tuple[str, ...],
-    queue: tuple[str, ...],
     disks: tuple[int, ...], **machine: Any,
 ) -> None:  # fmt: skip
     """Have hogs take more than the memory of a guest; all of it swaps to vswapfs.
@@ -154,7 +152,7 @@ def pressure(
     With a --disk there is a tier. Ends with 1 if a task hung, a byte was wrong, or anything but a
     hog was killed.
     """
-    load = Load(seconds, factor, hogs, pool_limit, without, queue)
+    load = Load(seconds, factor, hogs, pool_limit, without)
     with make_guest(**machine, disks=disks) as guest:
         verdict = press(guest, load, lambda text: click.echo(text, nl=False))
     click.echo("\n".join(verdict.faults) or "nothing hung, every byte was right")

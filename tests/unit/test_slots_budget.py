@@ -576,3 +576,29 @@ def test_a_fetch_of_a_segment_that_is_not_on_a_tier_is_refused() -> None:
     store.discard(0, 60)  # it died between the list and the fetch
     assert store.homes.plan_fetch(listed[0]) is None
     assert store.segments.free_count >= free
+
+
+def test_a_machine_without_memory_has_segments_written_back_below_the_watermark() -> None:
+    geometry = Geometry(page_count=512, slot_count=16, segment_bytes=8192, segment_capacity=32)
+    store = Store(geometry, make_buffers(geometry))
+    homes = store.homes
+    store.segments.ram.is_starved = True
+    assert not homes.writeback_due(), "there is no tier"
+    store.segments.add_tier(8)
+    assert homes.writeback_due()
+    store.segments.ram.is_starved = False
+    assert not homes.writeback_due()
+
+
+def test_a_store_takes_no_memory_that_is_not_there() -> None:
+    geometry = Geometry(page_count=512, slot_count=16, segment_bytes=8192, segment_capacity=16)
+    store = Store(geometry, make_buffers(geometry))
+    store.store(0, random.Random(1).randbytes(4096))
+    used = store.segments.ram.used_count
+    store.segments.ram.warm_up = lambda _slot: False
+    with pytest.raises(PoolFullError, match="no memory"):
+        for page in range(1, 64):
+            store.store(page, random.Random(page).randbytes(4096))
+    assert store.segments.ram.used_count == used
+    assert store.load(0) == random.Random(1).randbytes(4096)
+    assert list(check(store)) == []

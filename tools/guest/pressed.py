@@ -26,7 +26,6 @@ class Load(NamedTuple):
     hogs: int = 2
     pool_limit: str | None = None
     without: tuple[str, ...] = ()
-    queue: tuple[str, ...] = ()
 
     def command(self, tier: str | None) -> list[str]:
         words = ["python", "tools/pressure.py", "--seconds", str(self.seconds)]
@@ -37,8 +36,6 @@ class Load(NamedTuple):
             words += ["--tier", tier]
         for protection in self.without:
             words += ["--without", protection]
-        for setting in self.queue:
-            words += ["--queue", setting]
         return words
 
 

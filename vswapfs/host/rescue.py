@@ -12,9 +12,12 @@ from typing import Final
 
 from vswapfs.host import memory
 
-STALLED_S: Final = 10.0
+STALLED_S: Final = 20.0
 """Requests under way and none completed for so long. A slow disk does not take so long; a hung task
 is told of after 120 s."""
+
+STAT: Final = "/sys/block/{}/stat"
+TRIGGER: Final = "/proc/sysrq-trigger"
 
 _READS, _WRITES, _IN_FLIGHT, _DISCARDS = 0, 4, 8, 11
 """Columns of /sys/block/*/stat."""
@@ -24,12 +27,12 @@ class Rescue:
     """Raises OSError if the machine does not let us."""
 
     def __init__(self, device: str) -> None:
-        self._stat_fd = os.open(f"/sys/block/{device}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        self._trigger_fd = os.open("/proc/sysrq-trigger", os.O_WRONLY | os.O_CLOEXEC)
+        self._stat_fd = os.open(STAT.format(device), os.O_RDONLY | os.O_CLOEXEC)
+        self._trigger_fd = os.open(TRIGGER, os.O_WRONLY | os.O_CLOEXEC)
         self._memory = memory.Watch()
-        self._completed = -1
-        self._since_s = 0.0
+        self._completed, self._since_s = -1, 0.0
         self.look(0.0)  # whatever the kernel allocates for these files, it has now
+        self._completed = -1
 
     def look(self, now_s: float) -> bool:
         """To be called about once a second; True if a process was ended."""
