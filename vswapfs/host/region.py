@@ -101,22 +101,23 @@ class MemoryRegion:
         self._map.madvise(_MADV_POPULATE_WRITE, first, stop - first)
 
     def keep(self, most_bytes: int) -> None:
-        """Take memory for the first so many bytes now, and never give it back."""
+        """Take memory for the first so many bytes now, whatever they are, and never give it back.
+        In a process that takes over, they are in use by another."""
         self._kept_bytes = min(most_bytes // PAGE_BYTES * PAGE_BYTES, self._size_bytes)
-        self.take(0, self._kept_bytes)
+        self._map.madvise(_MADV_POPULATE_WRITE, 0, self._kept_bytes)
 
     def take(self, start: int, stop: int) -> None:
-        """Take memory for these bytes, whole pages, however long that takes. No other thread waits
-        for it meanwhile but one that gives memory of this region back, or maps any."""
+        """Take memory for these bytes, whole pages that nobody uses, however long that takes; and
+        map it, or it is not locked (it was swapped out, to ourselves), and whoever touches it first
+        needs memory for a page table. They are zero then.
+
+        Other threads do not wait meanwhile, unless they give memory of this region back.
+        """
         if not self._is_locked:
-            # Maps nothing: a thread that waits for memory while it maps has others wait, too.
+            # Not in a page fault, which has whoever maps memory wait.
             os.posix_fallocate(self._fd, start, stop - start)
-        elif _libc.madvise(
-            ctypes.c_void_p(self._address() + start), ctypes.c_size_t(stop - start),
-            _MADV_POPULATE_WRITE,
-        ) != 0:  # fmt: skip
-            # Memory that is not mapped is not locked: it was swapped out, to ourselves.
-            raise HostError("take memory", os.strerror(ctypes.get_errno()))
+        address = ctypes.c_void_p(self._address() + start)
+        _libc.memset(address, 0, ctypes.c_size_t(stop - start))  # without Python's lock
 
     def _address(self) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
