@@ -72,7 +72,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
     ),
     "rescue": (Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and", "if 0 and"),),
-    "no_throttle": (Change("vswapfs/host/loop.py", '"-1" if throttle else "0"', '"-1"'),),
+    "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }
 
 
