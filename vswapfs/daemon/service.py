@@ -50,7 +50,7 @@ from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.fuse.window import PollWindow
-from vswapfs.host import hardening, loop, swap
+from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.host.idling import IdleProcessors
 from vswapfs.host.region import MemoryRegion
 from vswapfs.units import format_size
@@ -334,6 +334,8 @@ class Service:
         self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)
+        if before := memory.stop_boost():
+            _log.info("vm.watermark_boost_factor is 0 now, and was %s", before)
         step(f"swapon {device}")
         swap.on(device, config.priority)
         return device
