@@ -71,7 +71,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/forehand.py", "self._ram.warm_up = self._warm_up", "pass"),
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
     ),
-    "no_boost": (Change("vswapfs/host/memory.py", 'if before == "0":', "if before:"),),
+    "no_boost": (Change("vswapfs/daemon/service.py", "memory.set_boost(0)", "0"),),
     "rescue": (Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and", "if 0 and"),),
     "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }

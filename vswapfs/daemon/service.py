@@ -334,8 +334,7 @@ class Service:
         self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)
-        if before := memory.stop_boost():
-            _log.info("vm.watermark_boost_factor is 0 now, and was %s", before)
+        self._session[Field.BOOST] = memory.set_boost(0)
         step(f"swapon {device}")
         swap.on(device, config.priority)
         return device
@@ -355,6 +354,8 @@ class Service:
             finally:
                 self._tiering.is_draining = False
                 self._session[Field.TAKING_DOWN] = 0
+            if before := self._session[Field.BOOST]:
+                memory.set_boost(before)
             self._taken_down = True
             self._session[Field.ENDING] = 1  # there is nothing left to succeed to
 

@@ -33,19 +33,19 @@ def pressure_pct() -> float | None:
 BOOST: Final = "/proc/sys/vm/watermark_boost_factor"
 
 
-def stop_boost() -> str | None:
-    """Have the kernel's low-memory marks stay where they are; what the setting was, if it changed.
+def set_boost(factor: int) -> int:
+    """Set how far the kernel raises its low-memory marks when memory is fragmented, until kswapd
+    has made room; returns what it was, 0 also if it cannot be set.
 
-    When memory is fragmented it raises them by up to 150 % until kswapd has made room: then 3.7 of
-    a guest's 212 MiB were free for nobody, while kswapd waited for a daemon that waited for one.
+    With the kernel's 15000 (150 %) 3.7 of a guest's 212 MiB were free for nobody, while kswapd
+    waited for a daemon that waited for a page.
     """
     try:
-        before = Path(BOOST).read_text().strip()
-        if before == "0":
-            return None
-        Path(BOOST).write_text("0")
+        before = int(Path(BOOST).read_text())
+        if before != factor:
+            Path(BOOST).write_text(str(factor))
     except OSError:
-        return None  # a container, or a kernel without it
+        return 0  # a container, or a kernel without it
     return before
 
 
