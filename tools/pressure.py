@@ -72,7 +72,9 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
     ),
     "no_boost": (Change("vswapfs/daemon/service.py", "memory.set_boost(0)", "0"),),
-    "rescue": (Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and", "if 0 and"),),
+    "rescue": (
+        Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and not", "if 0 and not"),
+    ),
     "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }
 

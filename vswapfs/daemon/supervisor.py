@@ -95,6 +95,7 @@ class Supervisor:
         self._standby_at_ns = 0
         self._deaths = 0
         self._rescue: Rescue | None = None
+        self._rescue_refused = False
         self._poll = select.poll()
         self._poll.register(handed.bell, select.POLLIN)
         self._worker = (
@@ -206,10 +207,15 @@ class Supervisor:
             self._want_standby(STANDBY_DELAY_MS)
 
     def _watch_the_device(self) -> None:
-        if self._rescue is None and (number := self._session[Field.LOOP]):
+        if (
+            self._rescue is None
+            and not self._rescue_refused
+            and (number := self._session[Field.LOOP])
+        ):
             try:
                 self._rescue = Rescue(f"loop{number - 1}")
             except OSError as error:
+                self._rescue_refused = True
                 self._log(f"no rescue if swap stands still for lack of memory: {error}")
 
     def _refuse_restart(self, why: int) -> None:
