@@ -73,7 +73,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
     ),
     "no_boost": (Change("vswapfs/daemon/service.py", "memory.set_boost(0)", "0"),),
     "rescue": (
-        Change("vswapfs/daemon/supervisor.py", "if self._rescue is None and not", "if 0 and not"),
+        Change("vswapfs/daemon/supervisor.py", "and not self._rescue_refused", "and False"),
     ),
     "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }
