@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 from guest import Guest, GuestError, GuestGoneError, kernels
+from guest.pressed import Load, press
 from guest.qemu import DEFAULT_KERNEL
+from pressure import PROTECTIONS
 
 from vswapfs.errors import UsageError
 from vswapfs.units import parse_size_bytes
@@ -126,6 +128,35 @@ def terminal_restored() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@main.command()
+@machine_options
+@click.option("--seconds", type=click.IntRange(10), default=120, show_default=True)
+@click.option(
+    "--factor", type=click.FloatRange(1), default=2.0, show_default=True,
+    help="How much the hogs take, of the machine's memory.",
+)  # fmt: skip
+@click.option("--hogs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--pool-limit", help="That of vswapctl on. [default: its own]")
+@click.option(
+    "--without", multiple=True, type=click.Choice(sorted(PROTECTIONS)),
+    help="Take a protection away, to see what it is for.",
+)  # fmt: skip
+def pressure(
+    seconds: int, factor: float, hogs: int, pool_limit: str | None, without: tuple[str, ...],
+    disks: tuple[int, ...], **machine: Any,
+) -> None:  # fmt: skip
+    """Have hogs take more than the memory of a guest; all of it swaps to vswapfs.
+
+    With a --disk there is a tier. Ends with 1 if a task hung, a byte was wrong, or anything but a
+    hog was killed.
+    """
+    load = Load(seconds, factor, hogs, pool_limit, without)
+    with make_guest(**machine, disks=disks) as guest:
+        verdict = press(guest, load, lambda text: click.echo(text, nl=False))
+    click.echo("\n".join(verdict.faults) or "nothing hung, every byte was right")
+    sys.exit(1 if verdict.faults else 0)
 
 
 @main.command("kernels")

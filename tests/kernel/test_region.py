@@ -25,6 +25,8 @@ for at in range(0, 64 << 20, 4096):
     region.view[at] = 1
 for at in range(0, 64 << 20, 2 << 20):
     region.release(at, at + (1 << 20))
+for at in range(0, 32 << 20, 2 << 20):
+    region.take(at, at + (1 << 20))  # nobody touches it
 print("touched", flush=True)
 sys.stdin.readline()
 """

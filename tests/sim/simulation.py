@@ -31,7 +31,7 @@ from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.daemon import date, medium, tiering
 from vswapfs.daemon.cipher import Cipher
-from vswapfs.daemon.io_threads import THREAD_COUNT, Done, Job
+from vswapfs.daemon.io_threads import TIER_IO_THREADS, Done, Job
 from vswapfs.daemon.medium import erase
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import READ_ATTEMPTS
@@ -145,7 +145,7 @@ class Threads:
 
     def work(self, rng: random.Random) -> None:
         """One thread gets on: does its I/O, or hands the outcome over."""
-        while self._queue and len(self._running) < THREAD_COUNT:
+        while self._queue and len(self._running) < TIER_IO_THREADS:
             self._running.append(self._queue.popleft())
         if not self._running:
             return
@@ -369,7 +369,7 @@ class Simulation:
         self.number = 0
         self.clock = Clock()
         self.threads = Threads()
-        self.monkeypatch.setattr(tiering, "IoThreads", lambda _submit: self.threads)
+        self.monkeypatch.setattr(tiering, "IoThreads", lambda *_: self.threads)
         self.monkeypatch.setattr(tiering, "time", self.clock)
         self.monkeypatch.setattr(date, "time", self.clock)
         # The copy must lie before the first slot, also with small segments.

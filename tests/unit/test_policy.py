@@ -2,7 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from vswapfs.core.policy import auto_limit
+from vswapfs.daemon.config import auto_limit_least, make_geometry
+from vswapfs.format.message import Config
+from vswapfs.host import memory
 
 GIB = 1 << 30
 MACHINE: dict[str, Any] = {
@@ -40,3 +45,13 @@ def test_it_settles_at_both_ends() -> None:
     for _ in range(200):
         now = limit(limit=now, used=now, available_bytes=0)
     assert now == 5
+
+
+def test_the_default_limit_leaves_a_small_machine_its_reserve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """192 MiB of memory are 155 MiB for programs, and `on` refused its own default there."""
+    monkeypatch.setattr(memory, "total_bytes", lambda: 155 << 20)
+    geometry = make_geometry(Config("small", "/mnt", 256 << 20, "same", True))
+    assert geometry.slot_count == 27
+    assert auto_limit_least(geometry) == 27

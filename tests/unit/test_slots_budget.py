@@ -1,7 +1,7 @@
 """Slots, pins and trims; the write budget; when and in which order segments are written out."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -56,6 +56,12 @@ def ram_slots(count: int) -> RamSlots:
     return RamSlots(count, (), lambda _slot: None)
 
 
+def warmed(slots: RamSlots) -> Iterator[int]:
+    """Slots of which the warming can begin, until one ends: one at most."""
+    while (slot := slots.begin_warming()) is not None:
+        yield slot
+
+
 def tier_slots(count: int) -> TierSlots:
     return TierSlots(count, ())
 
@@ -97,6 +103,67 @@ def test_ram_slots_beyond_the_limit_do_not_stay_warm() -> None:
     for slot in range(2):
         slots.give_back(slot)
     assert (released, slots.warm_count) == ([0], 1)
+
+
+def test_ram_slots_that_are_kept_warm_are_not_cooled() -> None:
+    released: list[int] = []
+    slots = RamSlots(WARM_MAX + 3, (), released.append)
+    slots.kept_warm = 2
+    order = taken(slots, slots.slot_count)
+    for slot in order:
+        slots.give_back(slot)
+    assert slots.has_excess
+    slots.cool()
+    assert (released, slots.warm_count, slots.has_excess) == (order[:-2], 2, False)
+    slots.limit = 1
+    slots.cool()
+    assert slots.warm_count == 1, "more than the limit allows"
+
+
+def test_a_machine_without_memory_gives_no_cold_slot() -> None:
+    slots = ram_slots(4)
+    slots.warm_up = lambda _slot: False
+    assert not slots.has_memory(0)
+    slot = taken(slots, 1)[0]
+    slots.give_back(slot)
+    assert slots.has_memory(0)
+    assert not slots.has_memory(1), "the only warm one is for the cleaner"
+    asked: list[int] = []
+
+    def warm_up(slot: int) -> bool:
+        asked.append(slot)
+        return True
+
+    slots.warm_up = warm_up
+    assert slots.has_memory(1)
+    assert slots.warm_count == 2
+    assert taken(slots, 1) == asked
+
+
+def test_a_slot_that_is_being_warmed_is_unused_but_cannot_be_taken() -> None:
+    released: list[int] = []
+    slots = RamSlots(WARM_MAX + 2, (), released.append)
+    assert not list(warmed(slots)), "none is to be kept warm"
+    slots.kept_warm = 1
+    (warming,) = warmed(slots)
+    assert slots.unused_count == slots.slot_count
+    order = taken(slots, slots.slot_count - 1)
+    assert warming not in order
+    slots.give_back(order[0])
+    slots.give_back(order[1])
+    slots.cool()
+    assert released == [], "to give memory back would wait for the thread that takes some"
+    slots.end_warming(warming, ok=True)
+    slots.cool()
+    assert (released, slots.warm_count) == (order[:2], 1)
+    assert taken(slots, 1) == [warming]
+
+
+def test_the_last_few_slots_are_not_warmed() -> None:
+    slots = ram_slots(WARM_MAX + 2)
+    slots.kept_warm = 4
+    taken(slots, 2)
+    assert not list(warmed(slots))
 
 
 def test_ram_slots_beyond_the_limit_are_not_free_but_unused() -> None:
@@ -508,3 +575,29 @@ def test_a_fetch_of_a_segment_that_is_not_on_a_tier_is_refused() -> None:
     store.discard(0, 60)  # it died between the list and the fetch
     assert store.homes.plan_fetch(listed[0]) is None
     assert store.segments.free_count >= free
+
+
+def test_a_machine_without_memory_has_segments_written_back_below_the_watermark() -> None:
+    geometry = Geometry(page_count=512, slot_count=16, segment_bytes=8192, segment_capacity=32)
+    store = Store(geometry, make_buffers(geometry))
+    homes = store.homes
+    store.segments.ram.is_starved = True
+    assert not homes.writeback_due(), "there is no tier"
+    store.segments.add_tier(8)
+    assert homes.writeback_due()
+    store.segments.ram.is_starved = False
+    assert not homes.writeback_due()
+
+
+def test_a_store_takes_no_memory_that_is_not_there() -> None:
+    geometry = Geometry(page_count=512, slot_count=16, segment_bytes=8192, segment_capacity=16)
+    store = Store(geometry, make_buffers(geometry))
+    store.store(0, random.Random(1).randbytes(4096))
+    used = store.segments.ram.used_count
+    store.segments.ram.warm_up = lambda _slot: False
+    data = random.Random(1).randbytes(4096 * 63)
+    with pytest.raises(PoolFullError, match="no memory"):
+        store.store(1, data)
+    assert store.segments.ram.used_count == used
+    assert store.load(0) == random.Random(1).randbytes(4096)
+    assert list(check(store)) == []

@@ -69,8 +69,8 @@ class SteppedLane(Lane):
 class InlineThreads:
     """IoThreads that do a job when it is asked for; its completion comes later, on the lane."""
 
-    def __init__(self, submit: Submit) -> None:
-        del submit  # that of the stepped lane completes at once
+    def __init__(self, submit: Submit, count: int, name: str) -> None:
+        del submit, count, name  # that of the stepped lane completes at once
         self.inbox: Any = None
 
     def start(self) -> None: ...

@@ -308,6 +308,10 @@ class Guest:
             raise GuestGoneError("the guest is off; boot() it first")
         return self._process.pid
 
+    @property
+    def disk_count(self) -> int:
+        return len(self._disk_sizes)
+
     def disk_file(self, number: int) -> Path:
         """The file on the host of a scratch disk."""
         return self.directory / f"disk{number}"

@@ -115,13 +115,13 @@ class Homes:
     # -- writing out -------------------------------------------------------------------------
 
     def writeback_due(self) -> bool:
-        """Whether the watermarks ask for writeback, and a tier can take it."""
+        """Whether the watermarks ask for writeback, or the machine does, and a tier can take it."""
         ram = self._segments.ram
         share = self.stop_share if self.writing_back else self.start_share
         self.writing_back = policy.writeback_due(
             ram.used_count, ram.limit, RESERVE_SEGMENTS, share=share
         )
-        return self.writing_back and self.open_tier() is not None
+        return (self.writing_back or ram.is_starved) and self.open_tier() is not None
 
     def would_write_back(self, used_slots: int) -> bool:
         """Whether writeback would start with so many slots used."""

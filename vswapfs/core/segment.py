@@ -248,7 +248,13 @@ class SegmentTable:
         Raises PoolFullError; nothing is changed then.
         """
         # The cleaner must be able to finish, also when the limit was lowered meanwhile.
-        there_is_room = self.ram.unused_count if reserve else self.ram.free_count > self.kept_count
+        ram = self.ram
+        there_is_room = ram.unused_count if reserve else ram.free_count > self.kept_count
+        if there_is_room and not reserve and not ram.has_memory(self.kept_count):
+            raise PoolFullError(
+                "the machine has no memory for the pool now",
+                remedy="give a --tier, or end what takes the memory",
+            )
         if not there_is_room:
             limit_bytes = self.ram.limit * self._geometry.segment_bytes
             raise PoolFullError(

@@ -68,17 +68,29 @@ class RamSlots(Slots):
         taken = set(used)
         self._cold = [slot for slot in reversed(range(slot_count)) if slot not in taken]
         self._warm: list[int] = []
+        self._warming: set[int] = set()
         self.limit = slot_count
         """How many may be in use; moves with ``--pool-limit auto``."""
+        self.kept_warm = 0
+        """Free slots that should have their memory already, for when the machine has none left."""
+        self.is_starved = False
+        """The machine has no memory for more: what is used has to do, and goes to a tier now."""
+        self.warm_up: Callable[[int], bool] = lambda _slot: True
+        """Take memory for a free slot now; False if the machine has none to spare."""
 
     @property
     def warm_count(self) -> int:
         return len(self._warm)
 
     @property
+    def has_excess(self) -> bool:
+        """Whether ``cool`` would give memory back."""
+        return len(self._warm) > min(self.kept_warm, self.free_count) and not self._warming
+
+    @property
     def unused_count(self) -> int:
         """Slots not in use, whatever the limit."""
-        return len(self._cold) + len(self._warm)
+        return len(self._cold) + len(self._warm) + len(self._warming)
 
     @property
     def used_count(self) -> int:
@@ -90,7 +102,31 @@ class RamSlots(Slots):
         return max(0, self.limit - self.used_count)
 
     def free_slots(self) -> list[int]:
-        return self._cold + self._warm
+        return [*self._cold, *self._warm, *self._warming]
+
+    def has_memory(self, leave: int) -> bool:
+        """Whether a slot can be written to without a wait for memory, and ``leave`` more then."""
+        if len(self._warm) > leave:
+            return True
+        if not self._cold or not self.warm_up(self._cold[-1]):
+            return False
+        self._warm.append(self._cold.pop())
+        return True
+
+    def begin_warming(self) -> int | None:
+        """A slot for which another thread is to take memory, however long that takes; None when
+        enough are warm, or too few would be left meanwhile. One at a time."""
+        if self._warming or len(self._warm) >= min(self.kept_warm, self.free_count):
+            return None
+        if len(self._cold) + len(self._warm) <= WARM_MAX:
+            return None
+        slot = self._cold.pop()
+        self._warming.add(slot)
+        return slot
+
+    def end_warming(self, slot: int, *, ok: bool) -> None:
+        self._warming.remove(slot)
+        (self._warm if ok else self._cold).append(slot)
 
     def take(self) -> int:
         """Raises IndexError when none is free."""
@@ -98,13 +134,15 @@ class RamSlots(Slots):
 
     def _give_back(self, slot: int) -> None:
         self._warm.append(slot)
-        self._cool(min(WARM_MAX, self.free_count))
+        self._cool(min(max(WARM_MAX, self.kept_warm), self.free_count))
 
     def cool(self) -> None:
-        """Give the memory of all free slots back."""
-        self._cool(0)
+        """Give the memory of all free slots back but those that are kept warm."""
+        self._cool(min(self.kept_warm, self.free_count))
 
     def _cool(self, most: int) -> None:
+        if self._warming:
+            return  # it would wait for that thread, which may wait for memory
         while len(self._warm) > most:
             slot = self._warm.pop(0)
             self._release(slot)

@@ -17,7 +17,7 @@ import mmap
 from collections.abc import Iterator
 from typing import Final
 
-from vswapfs.daemon.io_threads import THREAD_COUNT
+from vswapfs.daemon.io_threads import TIER_IO_THREADS
 from vswapfs.errors import HostError
 from vswapfs.format.chunk import BLOCK_BYTES, ENCRYPTED_CHUNK_BYTES, NONCE
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
@@ -53,7 +53,7 @@ class Cipher:
         self._aead = AESGCM(key)
         self._invalid = InvalidTag
         self._segment_bytes = segment_bytes
-        self._buffers = [self._make_buffer() for _ in range(THREAD_COUNT)]
+        self._buffers = [self._make_buffer() for _ in range(TIER_IO_THREADS)]
         # What the library does at its first use, it does now, and not when memory is short. Under
         # number 0, which no write has.
         with self.buffer() as buffer:

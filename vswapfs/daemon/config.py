@@ -19,7 +19,6 @@ SIZE_MIN_BYTES: Final = 1 << 20
 SEGMENT_BYTES: Final = SEGMENT_MAX_BYTES
 SEGMENT_CAPACITY: Final = 1 << 22
 """Segments that pool and tiers may have together: 4 TiB of them. The table is sparse."""
-AUTO_LIMIT_FIRST_SEGMENTS: Final = 64
 WRITE_BUDGET_MAX_BYTES: Final = 1 << 50
 """Of a day. Superblocks hold 64 bits of what was spent; no medium writes that much."""
 POOL_MIN_SEGMENTS: Final = HEAD_COUNT + RESERVE_SEGMENTS + 1
@@ -53,9 +52,7 @@ def make_geometry(config: Config) -> Geometry:
         # The mapping is sparse: it costs nothing to be able to grow.
         limit_bytes = memory.largest_pool_bytes()
     if limit_bytes is None:
-        limit_bytes = max(
-            min(size_bytes, memory.total_bytes() // 4), POOL_MIN_SEGMENTS * SEGMENT_BYTES
-        )
+        limit_bytes = _default_limit_bytes(size_bytes)
     slot_count = check_pool_limit(limit_bytes)
     _check_tiers(config, slot_count)
     return geometry_of(config, slot_count)
@@ -67,6 +64,17 @@ def geometry_of(config: Config, slot_count: int) -> Geometry:
         config.size_bytes // PAGE_BYTES, slot_count, SEGMENT_BYTES, SEGMENT_CAPACITY,
         ENCRYPTED_CHUNK_BYTES if config.encrypt else PLAIN_CHUNK_BYTES,
     )  # fmt: skip
+
+
+def _default_limit_bytes(size_bytes: int) -> int:
+    return max(min(size_bytes, memory.default_pool_bytes()), POOL_MIN_SEGMENTS * SEGMENT_BYTES)
+
+
+def auto_limit_least(geometry: Geometry) -> int:
+    """Segments: where the automatic limit begins, and what it does not fall below. While the whole
+    machine swaps, nothing is available, and a pool that shrinks then would only add to that."""
+    limit_bytes = _default_limit_bytes(geometry.page_count * PAGE_BYTES)
+    return min(geometry.slot_count, limit_bytes // SEGMENT_BYTES)
 
 
 def check_pool_limit(limit_bytes: int) -> int:

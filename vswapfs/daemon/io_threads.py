@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-THREAD_COUNT: Final = 3
+TIER_IO_THREADS: Final = 3
 
 Job = Callable[[], Any]
 Done = Callable[[Any, BaseException | None], None]
@@ -19,12 +19,12 @@ Submit = Callable[[Callable[[], Any], Done], None]
 class IoThreads:
     """Jobs in, completions out through ``submit`` (Lane.submit)."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, count: int, name: str) -> None:
         self._submit = submit
         self._jobs: queue.SimpleQueue[tuple[Job, Done] | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"tier-io-{number}", daemon=True)
-            for number in range(THREAD_COUNT)
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
+            for number in range(count)
         ]
 
     def start(self) -> None:

@@ -11,23 +11,21 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import pyfuse3
 import trio
 
-from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.check import check
 from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, succession, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.control import ControlServer, Send
-from vswapfs.daemon.handover import BUFFER_PARTS, Handed
+from vswapfs.daemon.forehand import Forehand
 from vswapfs.daemon.inspect import Inspector
+from vswapfs.daemon.mapped import State
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
 from vswapfs.daemon.scrub import Scrubber
@@ -40,8 +38,8 @@ from vswapfs.daemon.tracing import Tracing
 from vswapfs.daemon.upkeep import every_second
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance, message
-from vswapfs.format.message import Config, Failure, Ready, decode_config
-from vswapfs.format.session import KEY_BYTES, Field, Session
+from vswapfs.format.message import Failure, Ready, decode_config
+from vswapfs.format.session import KEY_BYTES, Field
 from vswapfs.format.settings import AskSet
 from vswapfs.format.table import AskTable
 from vswapfs.format.trace import AskTrace
@@ -50,39 +48,13 @@ from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.fuse.window import PollWindow
-from vswapfs.host import hardening, loop, swap
+from vswapfs.host import hardening, loop, memory, swap
 from vswapfs.host.idling import IdleProcessors
-from vswapfs.host.region import MemoryRegion
 from vswapfs.units import format_size
 
 DRAIN_REPORT_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class State:
-    """What was handed over, mapped."""
-
-    handed: Handed
-    session: Session
-    config: Config
-    geometry: Geometry
-    buffers: Buffers
-    journal: MemoryRegion
-    outcomes: list[hardening.Outcome]
-    cipher: Cipher | None
-    """Of all tiers, if they are encrypted."""
-
-    def prefault(self) -> None:
-        for part in BUFFER_PARTS:
-            getattr(self.buffers, part).prefault()
-
-    def tables_bytes(self) -> int:
-        """What all but the pool takes of RAM."""
-        return sum(
-            getattr(self.buffers, part).resident_bytes() for part in BUFFER_PARTS if part != "pool"
-        )
 
 
 class Service:
@@ -129,6 +101,7 @@ class Service:
                 await nursery.start(self._control.serve)
                 device = await trio.to_thread.run_sync(self._bring_up)
                 self._outcomes.append(hardening.freeze_collector())
+                await ask(self._lane, self._forehand.look_after)
                 self._session[Field.UP] = 1
                 self._reporter.end(Ready(self._config.mountpoint, device))
             except VswapError as error:
@@ -194,6 +167,7 @@ class Service:
         """What can wait until requests are served again."""
         try:
             await ask(self._lane, self._store.finish_count)
+            await ask(self._lane, self._forehand.look_after)
         except VswapError:
             return  # the mount is gone already
         async with trio.open_nursery() as nursery:
@@ -230,7 +204,7 @@ class Service:
         )
         self._lane.after_reply = self._first_reply
         ram = self._store.segments.ram
-        ram.limit = first_limit(self._config, ram.slot_count)
+        ram.limit = first_limit(self._config, self._state.geometry)
         self._tiering = Tiering(
             self._store, self._lane, self._session, self._config.write_budget_bytes_per_day,
             self._state.cipher,
@@ -250,6 +224,9 @@ class Service:
         )  # fmt: skip
         self._lane.tiers = self._tiering
         self._tiering.start()
+        self._forehand = Forehand(self._store, self._lane, self._state.regions["pool"])
+        self._lane.look_after = self._forehand.look_after
+        self._forehand.start()
 
     def _lane_has_ended(self, token: trio.lowlevel.TrioToken) -> None:
         """On the lane. By a defect: a successor goes on with what is there, and at once, because a
@@ -281,6 +258,7 @@ class Service:
             # Only now: pyfuse3 reports the end of the pair as an I/O error.
             os.close(self._lane_end_fd)
             if self._is_serving():
+                await trio.to_thread.run_sync(self._forehand.stop)
                 await trio.to_thread.run_sync(self._tiering.stop)
 
     def _start_tasks(self, nursery: trio.Nursery) -> None:
@@ -330,8 +308,10 @@ class Service:
             return None
         step("attach a loop device")
         device = loop.attach(self._file)
+        self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)
+        self._session[Field.BOOST] = memory.set_boost(0)
         step(f"swapon {device}")
         swap.on(device, config.priority)
         return device
@@ -351,6 +331,8 @@ class Service:
             finally:
                 self._tiering.is_draining = False
                 self._session[Field.TAKING_DOWN] = 0
+            if before := self._session[Field.BOOST]:
+                memory.set_boost(before)
             self._taken_down = True
             self._session[Field.ENDING] = 1  # there is nothing left to succeed to
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from vswapfs.core.budget import Budget
+from vswapfs.core.buffers import Geometry
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import (
-    AUTO_LIMIT_FIRST_SEGMENTS,
     SEGMENT_BYTES,
+    auto_limit_least,
     check_pool_limit,
     check_watermarks,
     check_write_budget,
@@ -42,13 +43,13 @@ from vswapfs.units import format_size
 _log = logging.getLogger(__name__)
 
 
-def first_limit(config: Config, slot_count: int) -> int:
+def first_limit(config: Config, geometry: Geometry) -> int:
     """The pool limit in segments with which a worker begins."""
     if config.pool_limit_bytes == "auto":
-        return min(slot_count, AUTO_LIMIT_FIRST_SEGMENTS)
+        return auto_limit_least(geometry)
     if config.pool_limit_bytes is None:
-        return slot_count
-    return min(slot_count, config.pool_limit_bytes // SEGMENT_BYTES)
+        return geometry.slot_count
+    return min(geometry.slot_count, config.pool_limit_bytes // SEGMENT_BYTES)
 
 
 class Settings:

@@ -1,6 +1,7 @@
 """The supervisor: holds what must outlive a worker, and replaces the worker when it dies.
 
 Owns the processes of an instance: one worker, which serves, and one standby, which is ready to.
+Has the machine rescued when swap stands still (host/rescue.py).
 Never serves, never touches a page, and holds no descriptor on the mount itself (the kernel would
 have it wait for the dead device when it ends). Always holds: the standby is let go only after the
 worker was reaped, for two workers would answer the same request; and on the way there the
@@ -23,6 +24,7 @@ from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance
 from vswapfs.format.session import WORDS_BYTES, Field, Refusal
 from vswapfs.host import hardening
+from vswapfs.host.rescue import Rescue
 
 DEATHS_MAX: Final = 20
 """Workers in a row that die before their first answer. 20 cold starts take about 10 s."""
@@ -34,6 +36,9 @@ STANDBY_DELAY_MS: Final = 200
 """To start one takes processor time that the worker needs more, just after a takeover."""
 
 STANDBY_RETRY_MS: Final = 10_000
+
+LOOK_MS: Final = 1000
+"""Between two looks at whether swap stands still."""
 
 START_TRIES_MAX: Final = 100
 START_RETRY_S: Final = 0.1
@@ -89,6 +94,8 @@ class Supervisor:
         self._standby: _Process | None = None
         self._standby_at_ns = 0
         self._deaths = 0
+        self._rescue: Rescue | None = None
+        self._rescue_refused = False
         self._poll = select.poll()
         self._poll.register(handed.bell, select.POLLIN)
         self._worker = (
@@ -142,6 +149,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until the instance is no more; returns its exit code."""
+        self._watch_the_device()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda _number, _frame: self._worker.kill(signal.SIGTERM))
         while True:
@@ -157,15 +165,19 @@ class Supervisor:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(fd)
                     self._rung()
+            if self._rescue is not None:
+                self._rescue.look(time.monotonic())
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
                 self._standby_at_ns = 0
                 if self._standby is None and not self._start_standby():
                     self._want_standby(STANDBY_RETRY_MS)
 
     def _patience_ms(self) -> int | None:
-        if not self._standby_at_ns:
-            return None
-        return max(0, (self._standby_at_ns - time.monotonic_ns()) // 1_000_000 + 1)
+        patience_ms = None if self._rescue is None else LOOK_MS
+        if self._standby_at_ns:
+            until_ms = max(0, (self._standby_at_ns - time.monotonic_ns()) // 1_000_000 + 1)
+            patience_ms = min(until_ms, LOOK_MS)
+        return patience_ms
 
     def _want_standby(self, delay_ms: int) -> None:
         if self._session[Field.SURVIVES] and self._standby is None:
@@ -191,7 +203,20 @@ class Supervisor:
                     self._refuse_restart(Refusal.NO_PROCESS)
         elif session[Field.UP]:
             self._let_go_of_the_pipe()
+            self._watch_the_device()
             self._want_standby(STANDBY_DELAY_MS)
+
+    def _watch_the_device(self) -> None:
+        if (
+            self._rescue is None
+            and not self._rescue_refused
+            and (number := self._session[Field.LOOP])
+        ):
+            try:
+                self._rescue = Rescue(f"loop{number - 1}")
+            except OSError as error:
+                self._rescue_refused = True
+                self._log(f"no rescue if swap stands still for lack of memory: {error}")
 
     def _refuse_restart(self, why: int) -> None:
         self._session[Field.REFUSED] = why

@@ -19,7 +19,7 @@ from vswapfs.core.store import Store
 from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.date import SteadyDate
 from vswapfs.daemon.direct_reads import DirectReads
-from vswapfs.daemon.io_threads import IoThreads
+from vswapfs.daemon.io_threads import TIER_IO_THREADS, IoThreads
 from vswapfs.daemon.medium import Encryption, read_segment, write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader, all_lost
 from vswapfs.daemon.tier import BACKOFF_FIRST_S, Tier, status_of
@@ -52,7 +52,7 @@ class Tiering:
         self._homes = store.homes
         self._lane = lane
         self._date = SteadyDate()
-        self._threads = IoThreads(lane.submit)
+        self._threads = IoThreads(lane.submit, TIER_IO_THREADS, "tier-io")
         self._segment_bytes = store.geometry.segment_bytes
         self._chunk_bytes = store.geometry.chunk_bytes
         self.cipher = cipher

@@ -12,7 +12,7 @@ import trio
 from vswapfs.core import policy
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.config import POOL_MIN_SEGMENTS
+from vswapfs.daemon.config import auto_limit_least
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.format.message import Config
 from vswapfs.fuse.lane import Lane
@@ -21,12 +21,13 @@ from vswapfs.host import memory
 
 async def every_second(config: Config, store: Store, lane: Lane, tiering: Tiering) -> None:
     """For ever."""
+    least = auto_limit_least(store.geometry)
     while True:
         await trio.sleep(1)
         if config.pool_limit_bytes == "auto":
             limit_now = functools.partial(
                 policy.auto_limit,
-                least=POOL_MIN_SEGMENTS,
+                least=least,
                 segment_bytes=store.geometry.segment_bytes,
                 available_bytes=memory.available_bytes(),
                 reserve_bytes=memory.reserve_bytes(),

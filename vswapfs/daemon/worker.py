@@ -12,20 +12,18 @@ from typing import Final
 
 import trio
 
-from vswapfs.daemon.cipher import Cipher
-from vswapfs.daemon.config import SEGMENT_BYTES, geometry_of
-from vswapfs.daemon.handover import BUFFER_PARTS, Handed
+from vswapfs.daemon.config import SEGMENT_BYTES
+from vswapfs.daemon.handover import Handed
 from vswapfs.daemon.logs import logging_to
+from vswapfs.daemon.mapped import map_all
 from vswapfs.daemon.medium import open_tiers
 from vswapfs.daemon.report import Reporter
-from vswapfs.daemon.service import Service, State
+from vswapfs.daemon.service import Service
 from vswapfs.errors import HostError, VswapError
 from vswapfs.format import instance
 from vswapfs.format.message import Config, Failure, decode_config
 from vswapfs.format.session import KEY_BYTES, Field, Session
-from vswapfs.fuse.journal import JOURNAL_BYTES
 from vswapfs.host import hardening
-from vswapfs.host.region import MemoryRegion, map_buffers
 
 SWITCH_INTERVAL_S: Final = 100e-6
 """How long another thread may keep the interpreter while the lane wants it; Python's default of
@@ -45,6 +43,7 @@ def run(handed: Handed, *, standby: bool) -> int:
     handed.set_inheritable(False)
     session = handed.open_session()
     session.check_version()
+    hardening.keep_heap()
     outcomes = [
         hardening.lock_memory(),
         # Before any other thread is started: threads inherit it.
@@ -58,24 +57,8 @@ def run(handed: Handed, *, standby: bool) -> int:
     log_path = None if session[Field.FOREGROUND] else instance.log_path(config.name)
     with logging_to(log_path, config.log_level):
         if standby:
-            return trio.run(Service(_map(handed, session, config, outcomes)).succeed)
+            return trio.run(Service(map_all(handed, session, config, outcomes)).succeed)
         return _run_first(handed, session, config, outcomes)
-
-
-def _map(
-    handed: Handed, session: Session, config: Config, outcomes: list[hardening.Outcome]
-) -> State:
-    # What was asked for may depend on the machine; what there is decides.
-    geometry = geometry_of(config, os.fstat(handed.pool).st_size // SEGMENT_BYTES)
-    buffers = map_buffers(
-        {part: getattr(handed, part) for part in BUFFER_PARTS},
-        geometry.sizes_bytes(),
-        # What survives is on a tmpfs that is never swapped out.
-        locked=not session[Field.SURVIVES],
-    )
-    journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
-    cipher = Cipher(session.key, SEGMENT_BYTES) if config.encrypt else None
-    return State(handed, session, config, geometry, buffers, journal, outcomes, cipher)
 
 
 def _run_first(
@@ -103,7 +86,7 @@ def _run_first(
             )  # fmt: skip
         if config.encrypt:
             session.keep_key(os.urandom(KEY_BYTES))
-        state = _map(handed, session, config, outcomes)
+        state = map_all(handed, session, config, outcomes)
         tiers = open_tiers(config, SEGMENT_BYTES, reporter.step)
         return trio.run(Service(state).begin, tiers, reporter)
     except VswapError as error:

@@ -6,8 +6,7 @@ file never enter an event loop; all other requests go unread to pyfuse3 over a S
 and its replies are copied back. Never blocks on anything but the device, the pair and its eventfd.
 Always holds: each request gets one reply; an exception costs one request, never the loop.
 
-After an answer the lane polls the device for a while before it sleeps (fuse/window.py). Polling
-time is cleaning time.
+After an answer it polls the device before it sleeps (fuse/window.py), and cleans meanwhile.
 """
 
 import errno
@@ -82,6 +81,7 @@ class Lane:
         """``buffer``: what requests are read into, the journal's or a ``request_buffer``."""
         self.store = store
         self.tiers: TierIo | None = None
+        self.look_after: Callable[[], None] | None = None  # called when segments have changed
         self.lost = LostPages(store)
         self._ahead = DecodedAhead(store)
         self._parked: list[tuple[bytes, int]] = []
@@ -150,8 +150,8 @@ class Lane:
             self._ended()
 
     def _loop(self) -> None:
-        buffers = [self._view]
-        readv, device_fd, look = os.readv, self._device_fd, self._device_poll.poll
+        buffers, device_fd = [self._view], self._device_fd
+        readv, look = os.readv, self._device_poll.poll
         since_check = number = 0
         while True:
             # Not by reading the device: the exception for a look in vain takes five times as long.
@@ -195,9 +195,7 @@ class Lane:
         while not (events := poll(0)):
             if unfinished:
                 unfinished = self._between_requests(SMALL_SLICE_STEPS)
-            elif self._ahead.step():
-                pass
-            elif perf_counter_ns() - began_ns >= self._window.ns:
+            elif not self._ahead.step() and perf_counter_ns() - began_ns >= self._window.ns:
                 self._sleep()
                 break
         else:
@@ -216,6 +214,8 @@ class Lane:
         unfinished = self.store.cleaning_urgent() and self.store.clean(clean_steps)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
             self._pumped_at = self.store.segments.change_count
+            if self.look_after is not None:
+                self.look_after()
             self.tiers.pump()
         return unfinished
 
@@ -226,7 +226,7 @@ class Lane:
             self._window.keeps_awake
             or self.store.cleaning_urgent()
             or self.store.cleaning_useful()
-            or self.store.segments.ram.warm_count
+            or self.store.segments.ram.has_excess
         )
         events = self._poll.poll(IDLE_MS if idle_matters else None)
         if not events:

@@ -16,6 +16,14 @@ _MCL_CURRENT_FUTURE_ONFAULT: Final = _MCL_CURRENT_FUTURE | 4
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_IO_FLUSHER: Final = 57
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_NEVER_TRIM: Final = 0x7FFF_FFFF
+_MMAP_THRESHOLD_BYTES: Final = 16 << 20
+"""Above the largest request, which is copied when it has to wait."""
+_HEAP_BYTES: Final = 2 << 20
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,6 +80,18 @@ def refuse_core_dumps() -> Outcome:
         return Outcome("core_dumps", True, "none, whatever happens")
     reason = os.strerror(ctypes.get_errno())
     return Outcome("core_dumps", False, f"{reason}: a core dump would have the key in it")
+
+
+def keep_heap() -> None:
+    """Have the C library keep memory that was freed, in one heap for all threads, with some to
+    start from: what is given back has to be taken again, maybe when there is none.
+
+    Before any other thread is started.
+    """
+    _libc.mallopt(_M_ARENA_MAX, 1)
+    _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+    _libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+    bytearray(b"\xff") * _HEAP_BYTES
 
 
 def freeze_collector() -> Outcome:

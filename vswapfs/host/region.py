@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vswapfs.core.buffers import Buffers
 from vswapfs.errors import HostError
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -41,6 +40,8 @@ class MemoryRegion:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size_bytes = size_bytes
+        self._kept_bytes = 0
+        self._is_locked = True  # as the process is
         try:
             self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
@@ -52,17 +53,21 @@ class MemoryRegion:
         return self._view
 
     def release(self, start: int, stop: int) -> None:
-        """Give whole pages back to the machine; they read as zero then."""
+        """Give whole pages back to the machine, if they are not kept; they read as zero then."""
         # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL).
-        if _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0:
+        if (
+            start < self._kept_bytes
+            or _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0
+        ):
             self._view[start:stop] = bytes(stop - start)
 
     def unlock(self) -> None:
         """For memory that is never swapped out as it is: unmapping 256 MiB of it at the end of a
         process takes 8.5 ms, and 11.5 ms if it is locked as well."""
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        if _libc.munlock(ctypes.c_void_p(address), ctypes.c_size_t(self._size_bytes)) != 0:
+        size = ctypes.c_size_t(self._size_bytes)
+        if _libc.munlock(ctypes.c_void_p(self._address()), size) != 0:
             raise HostError("munlock", os.strerror(ctypes.get_errno()))
+        self._is_locked = False
 
     def resident_bytes(self) -> int:
         """What the file takes of RAM now."""
@@ -95,11 +100,35 @@ class MemoryRegion:
         first = start // PAGE_BYTES * PAGE_BYTES
         self._map.madvise(_MADV_POPULATE_WRITE, first, stop - first)
 
+    def keep(self, most_bytes: int) -> None:
+        """Take memory for the first so many bytes now, whatever they are, and never give it back.
+        In a process that takes over, they are in use by another."""
+        self._kept_bytes = min(most_bytes // PAGE_BYTES * PAGE_BYTES, self._size_bytes)
+        self._map.madvise(_MADV_POPULATE_WRITE, 0, self._kept_bytes)
 
-def map_buffers(fds: Mapping[str, int], sizes_bytes: Mapping[str, int], *, locked: bool) -> Buffers:
+    def take(self, start: int, stop: int) -> None:
+        """Take memory for these bytes, whole pages that nobody uses, however long that takes; and
+        map it, or it is not locked (it was swapped out, to ourselves), and whoever touches it first
+        needs memory for a page table. They are zero then.
+
+        Other threads do not wait meanwhile, unless they give memory of this region back.
+        """
+        if not self._is_locked:
+            # Not in a page fault, which has whoever maps memory wait.
+            os.posix_fallocate(self._fd, start, stop - start)
+        address = ctypes.c_void_p(self._address() + start)
+        _libc.memset(address, 0, ctypes.c_size_t(stop - start))  # without Python's lock
+
+    def _address(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+
+def map_files(
+    fds: Mapping[str, int], sizes_bytes: Mapping[str, int], *, locked: bool
+) -> dict[str, MemoryRegion]:
     """The buffers of a store, over a file for each; ``locked``: as the process is."""
     regions = {part: MemoryRegion(fds[part], size) for part, size in sizes_bytes.items()}
     if not locked:
         for region in regions.values():
             region.unlock()
-    return Buffers(**regions)
+    return regions

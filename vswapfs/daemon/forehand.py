@@ -1,0 +1,82 @@
+"""Memory in hand: slots of the pool whose memory is there before a page comes for it.
+
+Owns the thread that takes it. The lane must never wait for memory: the machine may have none until
+the lane has taken a page, and whoever reclaims may be waiting for just that. So the lane takes a
+slot that is warm, or one for which the machine has memory to spare; else the store is refused
+(ENOSPC), the kernel keeps the page, and the OOM killer finds its way. The thread may wait.
+"""
+
+import functools
+import logging
+from typing import Final
+
+from vswapfs.core.store import Store
+from vswapfs.daemon.io_threads import IoThreads
+from vswapfs.fuse.lane import Lane
+from vswapfs.host import memory
+from vswapfs.host.region import MemoryRegion
+
+IN_HAND_SEGMENTS: Final = 8
+IN_HAND_SHARE: Final = 1 / 8
+"""Of the pool limit, if that is less."""
+
+_log = logging.getLogger(__name__)
+
+
+class Forehand:
+    """Called on the lane."""
+
+    def __init__(self, store: Store, lane: Lane, pool: MemoryRegion) -> None:
+        self._store = store
+        self._lane = lane
+        self._pool = pool
+        self._memory = memory.Watch()
+        self._ram = store.segments.ram
+        self._ram.warm_up = self._warm_up
+        self._seen = (-1, -1, -1)
+        self._threads = IoThreads(lane.submit, 1, "memory")
+
+    def start(self) -> None:
+        self._threads.start()
+
+    def stop(self) -> None:
+        """After the lane has ended."""
+        self._threads.stop()
+
+    def _bytes_of(self, slot: int) -> tuple[int, int]:
+        size = self._store.geometry.segment_bytes
+        return slot * size, (slot + 1) * size
+
+    def _warm_up(self, slot: int) -> bool:
+        if not self._memory.can_spare_some():
+            self._ram.is_starved = True
+            return False
+        self._pool.populate(*self._bytes_of(slot))
+        return True
+
+    def look_after(self) -> None:
+        """See to it that enough is in hand. Called often."""
+        ram = self._ram
+        now = (ram.warm_count, ram.used_count, ram.limit)
+        if now == self._seen:
+            return
+        self._seen = now
+        least = min(IN_HAND_SEGMENTS, int(ram.limit * IN_HAND_SHARE))
+        ram.kept_warm = least and self._store.segments.kept_count + least
+        if ram.warm_count <= ram.kept_warm // 2:
+            ram.is_starved = not self._memory.can_spare_some()
+        elif ram.warm_count >= ram.kept_warm:
+            ram.is_starved = False
+        if self._store.recount is None and (slot := ram.begin_warming()) is not None:
+            self._threads.do(
+                functools.partial(self._pool.take, *self._bytes_of(slot)),
+                functools.partial(self._warmed, slot),
+            )
+
+    def _warmed(self, slot: int, _: object, error: BaseException | None) -> None:
+        if error is not None:
+            _log.warning("memory for the pool: %s", error)
+        self._ram.end_warming(slot, ok=error is None)
+        if error is None:
+            self._lane.serve_parked()
+            self.look_after()
