@@ -27,7 +27,7 @@ from stress_instance import complaints, ctl, kernel_log, last_words, left_behind
 NAME: Final = "public"
 MIB: Final = 1 << 20
 CGROUP_BYTES: Final = 64 * MIB
-PATIENCE_S: Final = 100
+PATIENCE_S: Final = 300
 """Beyond its time, for a program to verify and to end."""
 
 LEAST_PAGES: Final = 1000

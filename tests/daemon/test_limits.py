@@ -23,8 +23,9 @@ from machine import (
 
 from vswapfs.core.buffers import Geometry
 from vswapfs.daemon.config import make_geometry
-from vswapfs.errors import UsageError
+from vswapfs.errors import HostError, UsageError
 from vswapfs.format.message import Config, TierConfig
+from vswapfs.host import swap
 
 MIB = 1 << 20
 NAME = "tlimit"
@@ -222,3 +223,20 @@ def test_more_forks_without_exec_share_a_swapped_page_than_its_count_holds() -> 
         assert (bad, parent_is_right) == ("0", "True")
         assert up.stats()["pages"]["stored_total"] > 256
         up.assert_healthy()
+
+
+def test_no_free_swap_slot_is_told_in_other_words_than_the_kernel_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real slots are used up in a guest: tests/vm/test_limits_of_a_machine.py."""
+    fake = tmp_path / "swapon"
+    fake.write_text("#!/bin/sh\necho swapon failed: Operation not permitted >&2; exit 255\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for count, remedy in ((29, "29 areas are active"), (3, "")):
+        areas = {str(n): swap.SwapArea(str(n), 0, 0, 0) for n in range(count)}
+        monkeypatch.setattr(swap, "active_areas", areas.copy)
+        with pytest.raises(HostError, match="Operation not permitted") as refused:
+            swap.on("/dev/loop7", None)
+        assert refused.value.remedy.startswith(remedy)
+        assert bool(refused.value.remedy) == bool(remedy)
