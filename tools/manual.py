@@ -202,8 +202,8 @@ def _toml() -> Iterator[str]:
         again it is a list of strings, of those without a value true or false.
 
         A size may be an expression: sizes and numbers, ram (the machine's memory in bytes), + - *
-        /, min(), max() and parentheses, of at most 200 characters. It is rounded down to whole MiB. Unlike in the
-        configuration of zram-generator a number without a unit is in bytes, not MB.
+        /, min(), max() and parentheses, of at most 200 characters. It is rounded down to whole MiB.
+        Unlike in the configuration of zram-generator a number without a unit is in bytes, not MB.
         """
     )
     yield ".SH KEYS"
