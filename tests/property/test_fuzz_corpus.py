@@ -38,7 +38,7 @@ def test_any_bytes(name: str) -> None:
     run = targets.runner(name)
 
     @settings(
-        max_examples=60, deadline=None, derandomize=True, database=None,
+        max_examples=40, deadline=None, derandomize=True, database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
     @example(b"")
@@ -56,7 +56,7 @@ def test_there_is_no_corpus_without_a_target() -> None:
 
 def test_more_memory_than_allowed_is_a_finding() -> None:
     with pytest.raises(MemoryError), limits.memory():
-        bytearray(limits.MEMORY_BYTES + (1 << 20))
+        bytearray(2 * limits.MEMORY_BYTES)  # as garbage of before may be given back meanwhile
 
 
 def test_a_run_that_does_not_end_is_a_finding() -> None:
