@@ -251,10 +251,8 @@ class Tiering:
         if tier.superblock_is_being_written or not tier.superblock_changed:
             return
         tier.superblock_is_being_written, tier.superblock_changed = True, False
-        # Now and not with each change: or a power cut between copy and original would leave them
-        # more than one apart, which log check tells as damage.
-        generation = tier.superblock.generation + 1
-        tier.superblock = replace(tier.superblock, generation=generation)
+        # Not with each change: more than one between copy and original is told as damage.
+        tier.superblock = replace(tier.superblock, generation=tier.superblock.generation + 1)
         self._threads.do(
             functools.partial(write_superblock, tier.backing, tier.superblock),
             functools.partial(self._superblock_written, tier),
