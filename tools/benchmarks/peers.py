@@ -110,7 +110,7 @@ def _swap_off(device: Device) -> None:
 
 
 @contextmanager
-def _looped(
+def looped(
     server: Server, *, discards: bool = False, off: tuple[str, ...] = ()
 ) -> Iterator[Device]:
     path = loop.attach(server.file)
@@ -139,7 +139,7 @@ def _vswapfs(size_bytes: int) -> Iterator[Device]:
     # More pool than needed for pages that do not compress: zram has no limit at all either.
     options = ("--size", str(size_bytes), "--pool-limit", str(size_bytes * 3 // 2))
     off = (VSWAPCTL, "off", INSTANCE)
-    with vswapfs_file(*options) as server, _looped(server, discards=True, off=off) as device:
+    with vswapfs_file(*options) as server, looped(server, discards=True, off=off) as device:
         yield device
 
 
@@ -148,7 +148,7 @@ def _vswapfs_on_disk(size_bytes: int) -> Iterator[Device]:
     with tempfile.TemporaryDirectory(dir=DISK_DIRECTORY) as directory:
         tier = f"{directory}/tier:{size_bytes}"
         options = ("--size", str(size_bytes), "--pool-limit", str(TIER_POOL_BYTES), "--tier", tier)
-        with vswapfs_file(*options) as server, _looped(server, discards=True) as device:
+        with vswapfs_file(*options) as server, looped(server, discards=True) as device:
             yield device
 
 
@@ -157,7 +157,7 @@ def _null(size_bytes: int) -> Iterator[Device]:
     with tempfile.TemporaryDirectory() as directory:
         script = str(Path(__file__).with_name("null.py"))
         command = [sys.executable, script, directory, str(size_bytes)]
-        with serving(command, directory, f"{directory}/swap") as server, _looped(server) as device:
+        with serving(command, directory, f"{directory}/swap") as server, looped(server) as device:
             yield device
 
 
@@ -174,7 +174,7 @@ def _qemu_storage_daemon(size_bytes: int) -> Iterator[Device]:
             "--blockdev", "driver=raw,node-name=raw,file=file",
             "--export", f"type=fuse,id=export,node-name=raw,mountpoint={file},writable=on",
         ]  # fmt: skip
-        with serving(command, str(file), str(file)) as server, _looped(server) as device:
+        with serving(command, str(file), str(file)) as server, looped(server) as device:
             yield device
 
 
@@ -184,7 +184,7 @@ def _nbdkit(size_bytes: int) -> Iterator[Device]:
         file = f"{directory}/swap"
         nbdkit = f"nbdkit --foreground --exit-with-parent memory {size_bytes} allocator=zstd"
         command = ["nbdfuse", file, "[", *nbdkit.split(), "]"]
-        with serving(command, directory, file) as server, _looped(server) as device:
+        with serving(command, directory, file) as server, looped(server) as device:
             yield device
 
 
