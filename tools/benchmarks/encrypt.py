@@ -1,14 +1,14 @@
 """What --encrypt costs: a page on a tier beside the same without it, and the ciphers by themselves.
 
-Owns the order: rounds alternate, and a ratio is that of the medians. All but the writing out and
-the taking back is done through the loop device, past the page cache, while nothing is swapped to
-it.
+Owns the order: rounds alternate, and a ratio is that of the medians. Pages are stored and read
+through a loop device, past the page cache; nothing is swapped to it.
 """
 
 import mmap
 import os
 import random
 import statistics
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,25 +17,26 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from rich.table import Table
 
-from benchmarks.host import MIB, VSWAPCTL, cpu_s, run, timed_s, vswapctl_json
-from benchmarks.peers import INSTANCE
+from benchmarks.host import MIB, VSWAPCTL, cpu_s, timed_s, vswapctl_json
+from benchmarks.peers import DISK_DIRECTORY, INSTANCE, vswapfs_device
 from benchmarks.report import console
 from benchmarks.scale import median_us
-from benchmarks.tiers import TIMEOUT_S, tiered_area
 from vswapfs.format.chunk import BLOCK_BYTES, TAG_BYTES
 from vswapfs.units import PAGE_BYTES
 
 PLAIN, ENCRYPTED = "plain", "--encrypt"
-HELD_BYTES: Final = 256 * MIB
+HELD_BYTES: Final = 64 * MIB
+AREA_BYTES: Final = 2 * HELD_BYTES
+TIMEOUT_S: Final = 300.0
 PAGES: Final = HELD_BYTES // PAGE_BYTES
-RANDOM_READS: Final = 5000
+RANDOM_READS: Final = 2000
 IN_ORDER_BYTES: Final = 128 << 10
 CHUNK_BLOCKS: Final = (1, 4, 16, 256)
 CIPHERS: Final[dict[str, type[AESGCM] | type[ChaCha20Poly1305]]] = {
     "AES-256-GCM": AESGCM,
     "ChaCha20-Poly1305": ChaCha20Poly1305,
 }
-CIPHER_ROUNDS: Final = 15
+CIPHER_ROUNDS: Final = 25
 
 Figures = dict[str, float]
 
@@ -60,35 +61,41 @@ def measure(rounds: int) -> None:
 
 def on_a_tier(way: str) -> Figures:
     """One instance, from its pages being stored to their being back in RAM."""
-    options = ("--encrypt",) if way == ENCRYPTED else ()
-    with tiered_area(*options) as (device, _tier):
-        run("swapoff", device.path)
-        (status,) = vswapctl_json("status", INSTANCE)
-        worker = (status["worker_pid"],)
-        fd = os.open(device.path, os.O_RDWR | os.O_DIRECT)
-        try:
-            _fill(fd)
-            figures: Figures = {}
-            began_s = cpu_s(worker)
-            took_s = timed_s(VSWAPCTL, "writeback", INSTANCE, "--all", timeout_s=TIMEOUT_S)
-            (tier,) = vswapctl_json("tier", "list", INSTANCE)["tiers"]
-            figures["write out: MB/s"] = tier["written_bytes"] / took_s / 1e6
-            figures["write out: processor us a page"] = (cpu_s(worker) - began_s) / PAGES * 1e6
-            page = mmap.mmap(-1, PAGE_BYTES)
-            rng = random.Random(1)
-            offsets = [rng.randrange(PAGES) * PAGE_BYTES for _ in range(RANDOM_READS)]
-            figures["read 4 KiB at random: us"] = median_us(
-                lambda at: os.preadv(fd, [page], at), offsets
-            )
-            began_s = cpu_s(worker)
-            run_s = _timed_s(lambda: _read_in_order(fd))
-            figures["read 128 KiB in order: MB/s"] = HELD_BYTES / run_s / 1e6
-            figures["read in order: processor us a page"] = (cpu_s(worker) - began_s) / PAGES * 1e6
-            took_s = timed_s(VSWAPCTL, "drain", INSTANCE, timeout_s=TIMEOUT_S)
-            figures["take back: MB/s"] = tier["written_bytes"] / took_s / 1e6
-            return figures
-        finally:
-            os.close(fd)
+    size = str(AREA_BYTES)
+    with tempfile.TemporaryDirectory(dir=DISK_DIRECTORY) as directory:
+        options = ["--size", size, "--pool-limit", size, "--tier", f"{directory}/tier:{size}"]
+        options += ["--encrypt"] if way == ENCRYPTED else []
+        with vswapfs_device(*options) as device:
+            return _figures(device.path)
+
+
+def _figures(path: str) -> Figures:
+    (status,) = vswapctl_json("status", INSTANCE)
+    worker = (status["worker_pid"],)
+    fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+    try:
+        _fill(fd)
+        figures: Figures = {}
+        began_s = cpu_s(worker)
+        took_s = timed_s(VSWAPCTL, "writeback", INSTANCE, "--all", timeout_s=TIMEOUT_S)
+        (tier,) = vswapctl_json("tier", "list", INSTANCE)["tiers"]
+        figures["write out: MB/s"] = tier["written_bytes"] / took_s / 1e6
+        figures["write out: processor us a page"] = (cpu_s(worker) - began_s) / PAGES * 1e6
+        page = mmap.mmap(-1, PAGE_BYTES)
+        rng = random.Random(1)
+        offsets = [rng.randrange(PAGES) * PAGE_BYTES for _ in range(RANDOM_READS)]
+        figures["read 4 KiB at random: us"] = median_us(
+            lambda at: os.preadv(fd, [page], at), offsets
+        )
+        began_s = cpu_s(worker)
+        run_s = _timed_s(lambda: _read_in_order(fd))
+        figures["read 128 KiB in order: MB/s"] = HELD_BYTES / run_s / 1e6
+        figures["read in order: processor us a page"] = (cpu_s(worker) - began_s) / PAGES * 1e6
+        took_s = timed_s(VSWAPCTL, "drain", INSTANCE, timeout_s=TIMEOUT_S)
+        figures["take back: MB/s"] = tier["written_bytes"] / took_s / 1e6
+        return figures
+    finally:
+        os.close(fd)
 
 
 def _fill(fd: int) -> None:

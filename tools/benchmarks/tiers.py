@@ -112,13 +112,13 @@ def write_all_out() -> int:
 
 
 @contextmanager
-def tiered_area(*more: str) -> Iterator[tuple[Device, str]]:
-    """An instance that is swapped to, with these options more, and its file tier."""
+def tiered_area() -> Iterator[tuple[Device, str]]:
+    """An instance that is swapped to, and its file tier."""
     with tempfile.TemporaryDirectory(dir=DISK_DIRECTORY) as directory:
         tier = str(Path(directory, "tier"))
         size = str(AREA_BYTES)
         options = ("--size", size, "--pool-limit", size, "--tier", f"{tier}:{size}")
-        run(VSWAPCTL, "on", INSTANCE, *options, *more, "--priority", str(PRIORITY))
+        run(VSWAPCTL, "on", INSTANCE, *options, "--priority", str(PRIORITY))
         try:
             (status,) = vswapctl_json("status", INSTANCE)
             mounted = mount.find(INSTANCE)
