@@ -4,9 +4,8 @@
 
 Moves into the cgroup, fills so many pages of each kind, one kind after the other, has them all
 swapped out, and prints a JSON object with the number of pages of each kind that are in swap by its
-own page table. Then it takes orders, a line each: ``free N`` gives every Nth page back to the
-kernel, ``read N`` reads every Nth page, and both print the numbers again; the end of its input ends
-it.
+own page table. Then it takes orders, a line each: ``free N`` gives every Nth page of what is left
+back to the kernel and prints the numbers again; the end of its input ends it.
 """
 
 import json
@@ -70,12 +69,9 @@ def main() -> None:
             break
     print(json.dumps(found), flush=True)
     for line in sys.stdin:
-        order, step = line.split()
-        for start in range(0, len(memory), int(step) * PAGE_BYTES):
-            if order == "free":
-                memory.madvise(mmap.MADV_DONTNEED, start, PAGE_BYTES)
-            else:
-                memory[start]
+        step = int(line.split()[1])
+        for start in range(0, len(memory), step * PAGE_BYTES):
+            memory.madvise(mmap.MADV_DONTNEED, start, PAGE_BYTES)
         print(json.dumps(swapped(memory, address, ranges)), flush=True)
 
 

@@ -296,7 +296,7 @@ class Guest:
             f'"guest_checkout={CHECKOUT}"', self.append, append,
         ]  # fmt: skip
         if self._systemd:
-            words += ["guest_systemd=yes", "systemd.show_status=no"]
+            words.insert(0, "guest_systemd=yes systemd.show_status=no")
         if self._interactive:
             words += ["quiet", f"TERM={os.environ.get('TERM', 'linux')}"]
         return " ".join(filter(None, words))
