@@ -25,6 +25,7 @@ from vswapfs.core.buffers import Geometry
 from vswapfs.daemon.config import make_geometry
 from vswapfs.errors import HostError, UsageError
 from vswapfs.format.message import Config, TierConfig
+from vswapfs.format.swaps import SwapArea
 from vswapfs.host import swap
 
 MIB = 1 << 20
@@ -234,7 +235,7 @@ def test_no_free_swap_slot_is_told_in_other_words_than_the_kernel_s(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for count, remedy in ((29, "29 areas are active"), (3, "")):
-        areas = {str(n): swap.SwapArea(str(n), 0, 0, 0) for n in range(count)}
+        areas = {str(n): SwapArea(str(n), 0, 0, 0) for n in range(count)}
         monkeypatch.setattr(swap, "active_areas", areas.copy)
         with pytest.raises(HostError, match="Operation not permitted") as refused:
             swap.on("/dev/loop7", None)
