@@ -44,7 +44,6 @@ from vswapfs.core.segment import (
     TIER_MASK,
     TIER_SHIFT,
     SegmentTable,
-    resident_bytes,
 )
 from vswapfs.core.verify import NotInRamError, lost, verify
 from vswapfs.errors import LostPageError, PoolFullError
@@ -421,11 +420,12 @@ class Store:
         self._recompress_at = requests_total
 
     def used_bytes(self) -> int:
-        """RAM that segments take, all touched pages of them; and free slots that are still warm."""
+        """RAM that segments take: all touched pages of the sealed ones, open ones whole, as their
+        memory was taken before; and free slots that are warm."""
         segments = self.segments
-        open_bytes = sum(resident_bytes(h.position) for h in self.heads if h.segment >= 0)
-        warm_bytes = segments.ram.warm_count * self.geometry.segment_bytes
-        return segments.sealed_resident_bytes + open_bytes + warm_bytes
+        open_count = sum(head.segment >= 0 for head in self.heads)
+        whole_count = open_count + segments.ram.warm_count
+        return segments.sealed_resident_bytes + whole_count * self.geometry.segment_bytes
 
 
 def _used(words: list[int]) -> int:

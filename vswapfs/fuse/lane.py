@@ -178,11 +178,11 @@ class Lane:
             if self._inbox or since_check >= _CHECK_INTERVAL:
                 # Not only when idle: a busy device must not keep the rest waiting.
                 since_check = 0
+                self._window.learn(0)  # so many were there at once
                 self._between_requests(SLICE_STEPS)
 
     def _wait(self) -> None:
-        """Until there may be a request: look again at once, see to the rest, poll for a while, then
-        sleep."""
+        """Until there may be a request: look again, see to the rest, poll for a while, sleep."""
         began_ns = perf_counter_ns()
         look = self._device_poll.poll
         for _ in range(_LOOKS_AT_ONCE):

@@ -60,15 +60,18 @@ def largest_pool_bytes() -> int:
 
 
 def kept_descriptor_bytes() -> int:
-    """So many bytes of descriptors have their memory from the start: for four times the machine's
-    memory, which is more than is swapped in most cases."""
-    return total_bytes() // 128
+    """So many bytes of descriptors, the first, have their memory from the start: of an area of four
+    times the machine's memory, and 1 GiB at most. An empty area of 32 GiB shall not take 64 MiB;
+    the larger the machine, the less likely it has not one page."""
+    return min(total_bytes() // 128, KEPT_DESCRIPTORS_MAX_BYTES)
 
 
 def default_pool_bytes() -> int:
     """The most that a pool takes if nobody says how much; of a small machine it is the largest."""
     return min(total_bytes() // 4, largest_pool_bytes())
 
+
+KEPT_DESCRIPTORS_MAX_BYTES: Final = 2 << 20
 
 SPARE_SHARE: Final = 1 / 16
 SPARE_MIN_BYTES: Final = 32 << 20
