@@ -18,7 +18,8 @@ def limit_bytes(instance: Instance) -> int:
 
 
 def used_share(instance: Instance) -> float:
-    return float(instance.stats()["pool"]["used_bytes"]) / limit_bytes(instance)
+    pool = instance.stats()["pool"]
+    return float(pool["used_bytes"] - pool["in_hand_bytes"]) / float(pool["limit_bytes"])
 
 
 def kill_worker(instance: Instance) -> None:

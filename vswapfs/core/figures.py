@@ -43,6 +43,7 @@ def figures(store: Store) -> dict[str, int | float]:
         "pages.discarded_total": store.discarded_total,
         "pool.limit_bytes": segments.ram.limit * geometry.segment_bytes,
         "pool.used_bytes": used_bytes,
+        "pool.in_hand_bytes": segments.ram.warm_count * geometry.segment_bytes,
         "pool.live_bytes": pool_bytes,
         "pool.header_bytes": pool_pages * HEADER_BYTES,
         "pool.original_bytes": pool_pages * PAGE_BYTES,

@@ -83,6 +83,7 @@ FIELDS: tuple[Field, ...] = (
     Field("pages.discarded_total", Unit.PAGES, "pages discarded that held something", total=True),
     Field("pool.limit_bytes", Unit.BYTES, "most RAM that segments may take"),
     Field("pool.used_bytes", Unit.BYTES, "RAM that segments take: resident, as smaps shows it"),
+    Field("pool.in_hand_bytes", Unit.BYTES, "of these, taken ahead, without a page yet"),
     Field("pool.live_bytes", Unit.BYTES, "of these, records of pages (14-byte headers included)"),
     Field("pool.header_bytes", Unit.BYTES, "of the live bytes, record headers"),
     Field("pool.original_bytes", Unit.BYTES, "size of the pages in the pool before compression"),
