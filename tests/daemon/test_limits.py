@@ -19,6 +19,7 @@ from machine import (
     require_swap,
     run,
     swap_instance,
+    wait_until,
 )
 
 from vswapfs.core.buffers import Geometry
@@ -166,6 +167,8 @@ def test_tier_that_is_truncated_in_use_costs_what_was_cut_off(tmp_path: Path) ->
         try:
             for number, chunk in enumerate(chunks):
                 os.pwrite(fd, chunk, number * MIB)
+            # A segment that is cut off between its write and its reading back has the tier fail.
+            wait_until("nothing moves", lambda: not up.stats()["disk"]["segments_moving"])
             os.truncate(tier, 4 * MIB)
             errors = 0
             for page in range(24 * MIB // 4096):

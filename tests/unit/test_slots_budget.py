@@ -120,6 +120,19 @@ def test_ram_slots_that_are_kept_warm_are_not_cooled() -> None:
     assert slots.warm_count == 1, "more than the limit allows"
 
 
+def test_a_slot_that_gets_its_memory_now_is_worth_waiting_for() -> None:
+    slots = ram_slots(6)
+    slots.kept_warm = 2
+    assert not slots.will_be_warm
+    slot = next(warmed(slots))
+    assert slots.will_be_warm
+    slots.is_starved = True
+    assert not slots.will_be_warm, "it may take for ever"
+    slots.is_starved = False
+    slots.end_warming(slot, ok=True)
+    assert not slots.will_be_warm
+
+
 def test_a_machine_without_memory_gives_no_cold_slot() -> None:
     slots = ram_slots(4)
     slots.warm_up = lambda _slot: False

@@ -83,6 +83,11 @@ class RamSlots(Slots):
         return len(self._warm)
 
     @property
+    def will_be_warm(self) -> bool:
+        """A slot gets its memory now, and there is some."""
+        return bool(self._warming) and not self.is_starved
+
+    @property
     def has_excess(self) -> bool:
         """Whether ``cool`` would give memory back."""
         return len(self._warm) > min(self.kept_warm, self.free_count) and not self._warming

@@ -151,7 +151,8 @@ class Tiering:
         self.pump()
         # A slot of a tier is room, too: what is fetched to be cleaned leaves one, what is being
         # trimmed is one.
-        return self._writes_in_flight > 0 or self._cleaning or self._trims_in_flight > 0
+        moving = self._writes_in_flight > 0 or self._cleaning or self._trims_in_flight > 0
+        return moving or self._store.segments.ram.will_be_warm
 
     def read(self, plans: list[RecordRead], done: Callable[[Fetched], None]) -> None:
         self._direct_reads.read(plans, done)
