@@ -5,6 +5,7 @@ in memory, without a kernel, by the code that writes them; CRC32 is that of the 
 one over all pages.
 """
 
+import io
 import mmap
 import random
 import statistics
@@ -153,16 +154,8 @@ def _memory(chunks: int, rng: random.Random) -> bytes:
 
 def _make(backing: MemoryBacking, uuid: bytes, data: bytes) -> Image:
     set_aside(backing, uuid, 1)
-    left = memoryview(data)
-
-    def fill(chunk: memoryview) -> int:
-        nonlocal left
-        length = min(len(chunk), len(left))
-        chunk[:length], left = left[:length], left[length:]
-        return length
-
     header = Header(State.READY, uuid, 1, backing.size_bytes, kernel=_KERNEL)
-    header = ImageWriter(backing).write(fill, header, [])
+    header = ImageWriter(backing).write(io.BytesIO(data).readinto, header, [])
     return Image(_read(backing, 0, backing.size_bytes), data, header, _chunks(backing, header))
 
 

@@ -1,5 +1,6 @@
 """Hibernation images without a kernel: what is wrong with one is refused, and said where."""
 
+import io
 import mmap
 import random
 from collections.abc import Callable, Sequence
@@ -33,16 +34,7 @@ def contents(size_bytes: int) -> bytes:
 
 
 def fill_from(data: bytes) -> Callable[[memoryview], int]:
-    left = memoryview(data)
-
-    def fill(chunk: memoryview) -> int:
-        nonlocal left
-        length = min(len(chunk), len(left))
-        chunk[:length] = left[:length]
-        left = left[length:]
-        return length
-
-    return fill
+    return io.BytesIO(data).readinto
 
 
 @dataclass

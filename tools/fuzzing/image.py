@@ -4,6 +4,7 @@ Nothing but the errors of the tree; what is refused is marked and refused again;
 is, to the byte, what was written.
 """
 
+import io
 import random
 import struct
 from typing import Final
@@ -39,17 +40,8 @@ _FIELDS: Final = (8, 12, 32, 40, 48, 56, 64, 72, 76, 80, 84, 88, 104, 359, 360)
 def _written() -> tuple[bytes, Header]:
     backing = MemoryBacking(_AREA_BYTES)
     set_aside(backing, _UUID, 1)
-    left = memoryview(_IMAGE)
-
-    def fill(chunk: memoryview) -> int:
-        nonlocal left
-        length = min(len(chunk), len(left))
-        chunk[:length] = left[:length]
-        left = left[length:]
-        return length
-
     header = Header(State.READY, _UUID, 1, _AREA_BYTES, kernel=_KERNEL)
-    header = ImageWriter(backing).write(fill, header, _TIERS)
+    header = ImageWriter(backing).write(io.BytesIO(_IMAGE).readinto, header, _TIERS)
     return bytes(backing._data), header
 
 

@@ -119,7 +119,7 @@ def _number_option(
         type=click.IntRange(limits.least, limits.most),
         default=limits.default,
         show_default=True,
-        help=f"{text} {limits.least} to {limits.most}.",
+        help=f"{text} {limits.span}.",
     )
 
 

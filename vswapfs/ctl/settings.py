@@ -54,15 +54,11 @@ def _yes(text: str) -> bool:
 
 def _number(limits: Number) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,9}", text) and limits.least <= int(text) <= limits.most:
+        if re.fullmatch(r"[0-9]{1,9}", text) and limits.allows(int(text)):
             return int(text)
-        raise UsageError(f"{text!r} is not a whole number from {limits.least} to {limits.most}")
+        raise UsageError(f"{text!r} is not {limits.rule}")
 
     return parse
-
-
-def _span(limits: Number) -> str:
-    return f"{limits.least} to {limits.most}"
 
 
 def _budget(text: str) -> int | None:
@@ -99,22 +95,22 @@ _SETTINGS: Final = {
         _budget, _show_budget,
     ),
     "recompress-level": _Setting(
-        "recompress_level", _span(RECOMPRESS_LEVEL), "4",
+        "recompress_level", RECOMPRESS_LEVEL.span, "4",
         "Of LZ4 HC, for what is recompressed from now on.",
         _number(RECOMPRESS_LEVEL), str,
     ),
     "writeback-start": _Setting(
-        "writeback_start_pct", f"{_span(WRITEBACK_START_PCT)}, percent of the pool limit", "90",
+        "writeback_start_pct", f"{WRITEBACK_START_PCT.span}, percent of the pool limit", "90",
         "Above it segments are written to the tiers.",
         _number(WRITEBACK_START_PCT), str,
     ),
     "writeback-stop": _Setting(
-        "writeback_stop_pct", f"{_span(WRITEBACK_STOP_PCT)}, percent of the pool limit", "80",
+        "writeback_stop_pct", f"{WRITEBACK_STOP_PCT.span}, percent of the pool limit", "80",
         "Where that ends: below writeback-start.",
         _number(WRITEBACK_STOP_PCT), str,
     ),
     "polling-window": _Setting(
-        "polling_window_us", f"{_span(POLLING_WINDOW_US)}, microseconds", "200",
+        "polling_window_us", f"{POLLING_WINDOW_US.span}, microseconds", "200",
         "0: the daemon always sleeps until the next request.",
         _number(POLLING_WINDOW_US), str,
     ),

@@ -39,10 +39,13 @@ class Run(NamedTuple):
     length: int
     first_block: int
     """Of the slot."""
+    chunk_bytes: int
+    """What a block holds of the segment."""
 
-    def place_of(self, plan: RecordRead, chunk_bytes: int) -> int:
+    def place_of(self, plan: RecordRead) -> int:
         """Where a record begins, from ``offset`` on."""
-        return place_in_slot(plan.offset_bytes, chunk_bytes) - self.first_block * BLOCK_BYTES
+        place = place_in_slot(plan.offset_bytes, self.chunk_bytes)
+        return place - self.first_block * BLOCK_BYTES
 
 
 def runs_of(plans: list[RecordRead], segment_bytes: int, chunk_bytes: int) -> list[Run]:
@@ -65,7 +68,8 @@ def _run(plans: list[RecordRead], segment_bytes: int, chunk_bytes: int) -> Run:
     first = plans[0].offset_bytes // chunk_bytes
     start = first * BLOCK_BYTES
     length = blocks_bytes(plans[-1].offset_bytes + plans[-1].length_bytes, chunk_bytes) - start
-    return Run(plans, slot_offset_bytes(plans[0].slot, segment_bytes) + start, length, first)
+    offset = slot_offset_bytes(plans[0].slot, segment_bytes) + start
+    return Run(plans, offset, length, first, chunk_bytes)
 
 
 def verify_run(
@@ -74,15 +78,14 @@ def verify_run(
     """Add the pages of what was read."""
     chunks: dict[int, bytes] = {}
     for plan in run.plans:
+        at = run.place_of(plan)
         try:
             if cipher is None:
-                at = run.place_of(plan, PLAIN_CHUNK_BYTES)
                 found = memory[at : at + plan.length_bytes]
             else:
                 found = _decrypt(run, plan, memory, cipher, chunks)
             fetched[plan.version] = verify(plan.page, plan.word, plan.sequence, found)
         except LostPageError as error:
-            at = run.place_of(plan, chunk_bytes_of(cipher))
             error.message += f"; tier {tier.path} at byte {run.offset + at}"
             fetched[plan.version] = error
 
@@ -152,7 +155,7 @@ class RecordReader:
                 fetched[plan.version] = LostPageError(
                     plan.page,
                     f"page {plan.page} cannot be read from {tier.path} at byte "
-                    f"{run.offset + run.place_of(plan, self._chunk_bytes)}: {error}",
+                    f"{run.offset + run.place_of(plan)}: {error}",
                 )
             return
         verify_run(run, memory, tier, self._cipher, fetched)

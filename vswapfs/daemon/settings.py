@@ -191,8 +191,8 @@ class Settings:
 
 
 def _number(key: str, value: Value, limits: Number) -> int:
-    if type(value) is not int or not limits.least <= value <= limits.most:
-        raise _wrong(key, value, f"a whole number from {limits.least} to {limits.most}")
+    if type(value) is not int or not limits.allows(value):
+        raise _wrong(key, value, limits.rule)
     return value
 
 

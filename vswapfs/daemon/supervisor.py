@@ -173,11 +173,10 @@ class Supervisor:
                     self._want_standby(STANDBY_RETRY_MS)
 
     def _patience_ms(self) -> int | None:
-        patience_ms = None if self._rescue is None else LOOK_MS
+        waits_ms = [] if self._rescue is None else [LOOK_MS]
         if self._standby_at_ns:
-            until_ms = max(0, (self._standby_at_ns - time.monotonic_ns()) // 1_000_000 + 1)
-            patience_ms = min(until_ms, LOOK_MS)
-        return patience_ms
+            waits_ms.append(max(0, (self._standby_at_ns - time.monotonic_ns()) // 1_000_000 + 1))
+        return min(waits_ms, default=None)
 
     def _want_standby(self, delay_ms: int) -> None:
         if self._session[Field.SURVIVES] and self._standby is None:

@@ -43,12 +43,11 @@ from xxhash import xxh3_128, xxh3_128_digest
 
 from vswapfs.errors import ImageFormatError
 from vswapfs.format.record import CODEC_NAMES
+from vswapfs.format.tier import TIERS_MAX
 
 HEADER_BYTES: Final = 4096
 BLOCK_BYTES: Final = 4096
 CHUNK_BYTES: Final = 1 << 20
-TIERS_MAX: Final = 255
-"""As many as an instance can have."""
 AREA_MIN_BYTES: Final = 1 << 24
 MAGIC: Final = b"vswhibr\0"
 

@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from vswapfs.errors import InstanceError, UsageError
+from vswapfs.format.tier import TIERS_MAX
 
 VERSION: Final = 3
 MAGIC: Final = int.from_bytes(b"vswapses", "little")
@@ -32,8 +33,7 @@ _CONFIG_MAX_BYTES: Final = (_TIERS_AT - _CONFIG_AT) // 2
 _HALF_SHIFT: Final = 32
 _TIER_BYTES: Final = 8192
 _PATH_AT: Final = 48
-_TIER_COUNT: Final = 255
-_KEY_AT: Final = _TIERS_AT + _TIER_COUNT * _TIER_BYTES
+_KEY_AT: Final = _TIERS_AT + TIERS_MAX * _TIER_BYTES
 KEY_BYTES: Final = 32
 SESSION_BYTES: Final = _KEY_AT + 4096
 
@@ -198,7 +198,7 @@ class Session:
     def tiers(self) -> list[TierEntry]:
         """All that there ever were, in the order of their numbers."""
         found = []
-        for number in range(1, _TIER_COUNT + 1):
+        for number in range(1, TIERS_MAX + 1):
             entry = self._tier(number)
             state, slot_count, size_bytes, path_bytes = entry[:32].cast("Q")
             if state == ABSENT:

@@ -14,6 +14,18 @@ class Number(NamedTuple):
     least: int
     most: int
 
+    @property
+    def span(self) -> str:
+        """The limits, in words."""
+        return f"{self.least} to {self.most}"
+
+    @property
+    def rule(self) -> str:
+        return f"a whole number from {self.span}"
+
+    def allows(self, value: int) -> bool:
+        return self.least <= value <= self.most
+
 
 WRITEBACK_START_PCT: Final = Number(90, 2, 100)
 WRITEBACK_STOP_PCT: Final = Number(80, 1, 99)

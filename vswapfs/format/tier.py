@@ -43,6 +43,7 @@ SUPERBLOCK_COPY_OFFSET: Final = 524288
 SEGMENT_HEADER_BYTES: Final = 64
 SEGMENT_MIN_BYTES: Final = 2 * SUPERBLOCK_COPY_OFFSET  # the copy lies in the first segment
 SEGMENT_MAX_BYTES: Final = 1 << 26  # whoever reads a segment has it in memory
+TIERS_MAX: Final = 255  # that an instance can have
 TIER_MIN_SEGMENTS: Final = 4  # one is taken by the superblock
 
 CIPHER_NONE: Final = 0
