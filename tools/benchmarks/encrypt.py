@@ -25,7 +25,7 @@ from vswapfs.format.chunk import BLOCK_BYTES, TAG_BYTES
 from vswapfs.units import PAGE_BYTES
 
 PLAIN, ENCRYPTED = "plain", "--encrypt"
-HELD_BYTES: Final = 64 * MIB
+HELD_BYTES: Final = 256 * MIB
 AREA_BYTES: Final = 2 * HELD_BYTES
 TIMEOUT_S: Final = 300.0
 PAGES: Final = HELD_BYTES // PAGE_BYTES

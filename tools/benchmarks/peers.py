@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import bars
-from benchmarks.host import BIN, MIB, VSWAPCTL, BenchError, run
-from benchmarks.serving import Server, serving
+from benchmarks.host import BIN, MIB, VSWAPCTL, BenchError, run, vswapctl_json
+from benchmarks.serving import START_TIMEOUT_S, Server, serving
 from vswapfs.format import instance
 from vswapfs.fuse import mount
 from vswapfs.host import loop, swap
@@ -132,10 +132,23 @@ def vswapfs_file(*options: str) -> Iterator[Server]:
         command = [str(BIN / "vswapfs"), directory, "--name", INSTANCE, *options]
         try:
             with serving(command, directory, f"{directory}/swap") as server:
-                yield server
+                yield replace(server, pids=_pids())
         finally:
             if Path(instance.directory(INSTANCE)).exists():  # it was aborted
                 run(VSWAPCTL, "off", INSTANCE, "--force")
+
+
+def _pids() -> tuple[int, ...]:
+    """Supervisor and worker; they can be asked a moment after the mount."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            (status,) = vswapctl_json("status", INSTANCE)
+            return status["supervisor_pid"], status["worker_pid"]
+        except BenchError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -21,7 +21,14 @@ from benchmarks.host import MIB, VSWAPCTL, BenchError, run, time_limit
 from benchmarks.peers import DISK_DIRECTORY, INSTANCE, TIER_POOL_BYTES, vswapfs_file
 from benchmarks.report import ROUNDS, Report, rotated
 from benchmarks.serving import Server
-from benchmarks.store import CHUNK_PAGES, chunk, pool_stats, resident_bytes
+from benchmarks.store import (
+    CHUNK_PAGES,
+    beyond_payload_bytes,
+    chunk,
+    empty_bytes,
+    pool_stats,
+    resident_bytes,
+)
 from vswapfs.errors import VswapError
 from vswapfs.fuse import mount
 from vswapfs.units import PAGE_BYTES
@@ -95,7 +102,7 @@ def measure_size(report: Report, layout: Layout, size_gib: int, number: int) -> 
 
     with instance(layout, size_gib) as server:
         report.how[layout.name] = server.how
-        add("empty daemon", resident_bytes(server.pids[0]) / MIB, bars.MIB)
+        add("empty daemon", empty_bytes(beyond_payload_bytes()) / MIB, bars.MIB)
         fd = os.open(server.file, os.O_RDWR | os.O_DIRECT)
         try:
             with time_limit(TIMEOUT_S, lambda: mount.abort(server.connection)):
@@ -106,9 +113,9 @@ def measure_size(report: Report, layout: Layout, size_gib: int, number: int) -> 
                 if layout.tier_pages:
                     run(VSWAPCTL, "writeback", INSTANCE, "--all")
                 os.preadv(fd, [page], 0)
-                before_bytes = beyond_payload_bytes(server, layout)
+                before_bytes = empty_bytes(metadata_bytes(layout))
                 fill(fd, layout, count)
-                used_bytes = beyond_payload_bytes(server, layout) - before_bytes
+                used_bytes = metadata_bytes(layout) - before_bytes
                 add("metadata a page", used_bytes / count, bars.BYTES)
                 rng = random.Random(number)
                 offsets = [layout.offset(rng.randrange(count)) for _ in range(OPERATIONS)]
@@ -139,12 +146,11 @@ def fill(fd: int, layout: Layout, count: int) -> None:
         os.pwrite(fd, pages, layout.offset(first))
 
 
-def beyond_payload_bytes(server: Server, layout: Layout) -> int:
-    """The daemon's memory without payloads. Beside a tier the pool comes and goes: without it."""
-    pool = pool_stats()
-    payload_bytes: int = pool["live_bytes"] - pool["header_bytes"]
-    used_bytes: int = pool["used_bytes"]
-    return resident_bytes(server.pids[0]) - (used_bytes if layout.tier_pages else payload_bytes)
+def metadata_bytes(layout: Layout) -> int:
+    """The worker's memory without payloads. Beside a tier the pool comes and goes: without it."""
+    if layout.tier_pages:
+        return resident_bytes() - int(pool_stats()["used_bytes"])
+    return beyond_payload_bytes()
 
 
 def median_us(operation: Callable[[int], object], offsets: list[int]) -> float:

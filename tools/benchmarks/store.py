@@ -22,7 +22,11 @@ from rich.table import Table
 from benchmarks.host import MIB, vswapctl_json
 from benchmarks.peers import DISK_DIRECTORY, INSTANCE, block_device, vswapfs_file
 from benchmarks.report import console
+from vswapfs.host import memory
 from vswapfs.units import PAGE_BYTES, format_size
+
+PoolBytes = tuple[int, int, int]
+"""Payload; all memory taken for it; of that, in hand for stores to come."""
 
 CHUNK_PAGES: Final = 256
 BLKDISCARD: Final = 0x1277
@@ -40,12 +44,26 @@ def pool_stats() -> dict[str, Any]:
     return pool
 
 
-def resident_bytes(pid: int) -> int:
-    """The daemon's memory, all told, as the kernel counts it."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+def resident_bytes() -> int:
+    """The worker's memory, all told, as the kernel counts it."""
+    (status,) = vswapctl_json("status", INSTANCE)
+    rollup = Path(f"/proc/{status['worker_pid']}/smaps_rollup").read_text()
     found = re.search(r"Rss: +(\d+) kB", rollup)
     assert found
     return int(found[1]) * 1024
+
+
+def beyond_payload_bytes() -> int:
+    """The worker's memory without payloads, and without what it has in hand for stores to come."""
+    pool = pool_stats()
+    payload_bytes: int = pool["live_bytes"] - pool["header_bytes"] + pool["in_hand_bytes"]
+    return resident_bytes() - payload_bytes
+
+
+def empty_bytes(beyond_bytes: int) -> int:
+    """Of a worker with hardly a page: descriptors that it keeps in memory from its start on are of
+    the pages to come."""
+    return beyond_bytes - memory.kept_descriptor_bytes()
 
 
 def metadata(size_gib: int) -> None:
@@ -62,16 +80,14 @@ def metadata(size_gib: int) -> None:
         ):
             task = progress.add_task(f"{kind} pages", total=page_count)
             fd = os.open(server.file, os.O_RDWR | os.O_DIRECT)
-            empty_bytes = resident_bytes(server.pids[0])
+            before_bytes = empty_bytes(beyond_payload_bytes())
             written = 0
             for pct in KERNEL_SERIES_MIB:
                 for first in range(written, page_count * pct // 100, CHUNK_PAGES):
                     os.pwrite(fd, chunk(kind, first), first * PAGE_BYTES)
                     progress.update(task, completed=first)
                 written = page_count * pct // 100
-                pool = pool_stats()
-                payload_bytes = pool["live_bytes"] - pool["header_bytes"]
-                used_bytes = resident_bytes(server.pids[0]) - empty_bytes - payload_bytes
+                used_bytes = beyond_payload_bytes() - before_bytes
                 per_page = f"{used_bytes / written:.2f}" if written else "-"
                 rows[pct] += [f"{used_bytes / MIB:.2f}", per_page]
             os.close(fd)
@@ -79,7 +95,9 @@ def metadata(size_gib: int) -> None:
         kernel_mib = KERNEL_SERIES_MIB[pct] * size_gib / 32
         table.add_row(f"{pct} %", f"{kernel_mib:.2f}", *cells)
     console.print(table)
-    console.print(f"the empty daemon: {format_size(empty_bytes)} resident")
+    console.print(
+        f"the empty worker, without memory kept ready: {format_size(before_bytes)} resident"
+    )
 
 
 def chunk(kind: str, first: int) -> mmap.mmap:
@@ -104,12 +122,15 @@ _buffers: dict[str, mmap.mmap] = {}
 def density(size_mib: int, seconds: int) -> None:
     """Payload per RAM taken while pages are overwritten at random, and 10 s later, beside zram."""
     table = Table("", title=f"density after {seconds} s of churn, {size_mib} MiB")
-    for heading in ("during churn", "10 s after", "payload MiB", "RAM MiB"):
+    for heading in (
+        "during churn", "but for memory in hand", "10 s after", "but for memory in hand",
+        "payload MiB", "RAM MiB", "in hand MiB",
+    ):  # fmt: skip
         table.add_column(heading, justify="right")
 
-    def ours() -> tuple[int, int]:
+    def ours() -> PoolBytes:
         pool = pool_stats()
-        return pool["live_bytes"], pool["used_bytes"]
+        return pool["live_bytes"], pool["used_bytes"], pool["in_hand_bytes"]
 
     with block_device("vswapfs", size_mib * MIB) as device:
         table.add_row("vswapfs", *_churned(device.path, size_mib, seconds, ours))
@@ -117,17 +138,15 @@ def density(size_mib: int, seconds: int) -> None:
     with block_device("zram", size_mib * MIB) as device:
         mm_stat = Path("/sys/block", Path(device.path).name, "mm_stat")
 
-        def zram() -> tuple[int, int]:
+        def zram() -> PoolBytes:
             figures = mm_stat.read_text().split()
-            return int(figures[1]), int(figures[2])
+            return int(figures[1]), int(figures[2]), 0
 
         table.add_row("zram lz4", *_churned(device.path, size_mib, seconds, zram))
     console.print(table)
 
 
-def _churned(
-    path: str, size_mib: int, seconds: int, figures: Callable[[], tuple[int, int]]
-) -> list[str]:
+def _churned(path: str, size_mib: int, seconds: int, figures: Callable[[], PoolBytes]) -> list[str]:
     rng = random.Random(1)
     page_count = size_mib * MIB // PAGE_BYTES
     during = []
@@ -151,17 +170,22 @@ def _churned(
                 os.pwrite(fd, memoryview(buffer)[: count * PAGE_BYTES], offset)
             writes += 1
             if time.monotonic() >= sample_at_s:
-                live, used = figures()
-                during.append(live / used)
+                during.append(_densities(*figures()))
                 sample_at_s += 1
         time.sleep(10)
     finally:
         os.close(fd)
-    live, used = figures()
+    after = figures()
+    medians = (statistics.median(column) for column in zip(*during, strict=True))
     return [
-        f"{statistics.median(during):.1%}", f"{live / used:.1%}", f"{live / MIB:.1f}",
-        f"{used / MIB:.1f}",
-    ]  # fmt: skip
+        *(f"{density:.1%}" for density in (*medians, *_densities(*after))),
+        *(f"{amount / MIB:.1f}" for amount in after),
+    ]
+
+
+def _densities(live_bytes: int, used_bytes: int, in_hand_bytes: int) -> tuple[float, float]:
+    """Of all memory taken, and of that without what is in hand for stores to come."""
+    return live_bytes / used_bytes, live_bytes / (used_bytes - in_hand_bytes)
 
 
 def churn_page(rng: random.Random) -> bytes:
