@@ -24,6 +24,7 @@ from vswapfs.format.record import HEADER_BYTES
 from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.format.tier_walk import SegmentFound, walk_segment
 from vswapfs.fuse.lane import Lane
+from vswapfs.host import memory
 from vswapfs.units import PAGE_BYTES
 
 BACKGROUND_INTERVAL_S: Final = 10.0
@@ -40,6 +41,7 @@ class Scrubber:
         self._lane = lane
         self._tiering = tiering
         self._segment_bytes = store.geometry.segment_bytes
+        self._memory = memory.Watch()
         self._next_slot: dict[int, int] = {}
         self.records = 0
 
@@ -68,19 +70,19 @@ class Scrubber:
     def _read(
         self, tier: Tier, slot: int, used_bytes: int, write_number: int
     ) -> tuple[SegmentFound | None, str]:
-        memory = scratch(used_bytes)
+        blocks = scratch(used_bytes)
         try:
-            tier.backing.read_into(slot_offset_bytes(slot, self._segment_bytes), memory)
+            tier.backing.read_into(slot_offset_bytes(slot, self._segment_bytes), blocks)
         except OSError as error:
             return None, str(error)
 
-        def decrypt(blocks: memoryview) -> tuple[memoryview, list[int]]:
+        def decrypt(encrypted: memoryview) -> tuple[memoryview, list[int]]:
             cipher = self._tiering.cipher
             assert cipher
             segment = scratch(self._segment_bytes)
-            return segment, cipher.decrypt(write_number, blocks, segment)
+            return segment, cipher.decrypt(write_number, encrypted, segment)
 
-        return walk_segment(memory, tier.superblock, slot, decrypt), ""
+        return walk_segment(blocks, tier.superblock, slot, decrypt), ""
 
     def _judge(
         self, tier: Tier, segment: int, slot: int, found: SegmentFound | None, reason: str
@@ -148,9 +150,15 @@ class Scrubber:
         return await ask(self._lane, lambda: self._tiering.segments_on(tier))
 
     async def background(self) -> None:
-        """For ever: the next segment of each tier, now and then; findings go to the log."""
+        """For ever: the next segment of each tier, now and then; findings go to the log.
+
+        Not while memory is short: it takes some, for a segment and all its records, and would wait
+        for it with the interpreter in its hands, and so would the lane.
+        """
         while True:
             await trio.sleep(BACKGROUND_INTERVAL_S)
+            if not self._memory.can_spare_some():
+                continue
             for tier in list(self._tiering.tiers.values()):
                 segments = await self._segments_on(tier)
                 if segments:

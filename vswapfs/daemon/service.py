@@ -100,7 +100,7 @@ class Service:
                 self._start_tasks(nursery)
                 await nursery.start(self._control.serve)
                 device = await trio.to_thread.run_sync(self._bring_up)
-                self._outcomes.append(hardening.freeze_collector())
+                self._settle()
                 await ask(self._lane, self._forehand.look_after)
                 self._session[Field.UP] = 1
                 self._reporter.end(Ready(self._config.mountpoint, device))
@@ -120,7 +120,7 @@ class Service:
             nursery.start_soon(self._serve_names)
             await succession.introduce(self._lane_end_fd, self._session.init_request)
             self._state.prefault()
-            self._outcomes.append(hardening.freeze_collector())
+            self._settle()
             if not await self._succession.turn_has_come():
                 return 0  # nor is there anything to take down: the worker lives
             present = self._take_over()
@@ -260,6 +260,11 @@ class Service:
             if self._is_serving():
                 await trio.to_thread.run_sync(self._forehand.stop)
                 await trio.to_thread.run_sync(self._tiering.stop)
+
+    def _settle(self) -> None:
+        """Nearly all that stays is there."""
+        self._outcomes.append(hardening.freeze_collector())
+        hardening.fill_heap()
 
     def _start_tasks(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._obey_signals)

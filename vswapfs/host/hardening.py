@@ -22,7 +22,14 @@ _M_ARENA_MAX: Final = -8
 _NEVER_TRIM: Final = 0x7FFF_FFFF
 _MMAP_THRESHOLD_BYTES: Final = 16 << 20
 """Above the largest request, which is copied when it has to wait."""
-_HEAP_BYTES: Final = 2 << 20
+_HEAP_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 400
+"""Of Python's own allocator, which takes arenas of 1 MiB and touches their pages when it first needs
+them."""
+_BLOCKS_A_KEPT: Final = 512
+"""Enough kept in each arena that none is given back."""
+
+_kept_blocks: list[bytes] = []
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,15 +90,25 @@ def refuse_core_dumps() -> Outcome:
 
 
 def keep_heap() -> None:
-    """Have the C library keep memory that was freed, in one heap for all threads, with some to
-    start from: what is given back has to be taken again, maybe when there is none.
+    """Have the C library keep memory that was freed, in one heap for all threads: what is given
+    back has to be taken again, maybe when there is none.
 
     Before any other thread is started.
     """
     _libc.mallopt(_M_ARENA_MAX, 1)
     _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
     _libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+
+
+def fill_heap() -> None:
+    """Have 1 MiB in hand for objects to come, and 1 MiB for memory of the C library: a thread that
+    waits for memory in the middle of an object has the interpreter, and nobody else gets on.
+
+    Once most of what stays is there.
+    """
     bytearray(b"\xff") * _HEAP_BYTES
+    blocks = [bytes(_BLOCK_BYTES) for _ in range(_HEAP_BYTES // _BLOCK_BYTES)]
+    _kept_blocks.extend(blocks[::_BLOCKS_A_KEPT])
 
 
 def freeze_collector() -> Outcome:
