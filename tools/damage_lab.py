@@ -27,11 +27,12 @@ from workload import PageContents
 
 from vswapfs.backing.api import BLOCK_BYTES, Backing
 from vswapfs.backing.memory import MemoryBacking
+from vswapfs.backing.scratch import scratch
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.homes import RecordRead
 from vswapfs.core.segment import resident_bytes
 from vswapfs.core.store import Store
-from vswapfs.daemon.medium import scratch, write_segment, write_superblock
+from vswapfs.daemon.medium import write_segment, write_superblock
 from vswapfs.daemon.record_reader import RecordReader
 from vswapfs.daemon.scrub import Scrubber
 from vswapfs.daemon.tier import Tier

@@ -10,11 +10,12 @@ from regions import make_buffers, make_page
 
 from vswapfs.backing.file import FileBacking
 from vswapfs.backing.memory import MemoryBacking
+from vswapfs.backing.scratch import scratch
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.segment import SEALED
 from vswapfs.core.store import Store
 from vswapfs.daemon.cipher import Cipher, DecryptError, check_library
-from vswapfs.daemon.medium import Encryption, read_segment, scratch, write_segment
+from vswapfs.daemon.medium import Encryption, read_segment, write_segment
 from vswapfs.errors import HostError, TierFormatError
 from vswapfs.format.chunk import BLOCK_BYTES, ENCRYPTED_CHUNK_BYTES, blocks_bytes, place_in_slot
 from vswapfs.format.tier import (

@@ -15,13 +15,14 @@ from regions import make_buffers, make_page
 
 from vswapfs.backing import uring
 from vswapfs.backing.file import FileBacking
+from vswapfs.backing.scratch import scratch
 from vswapfs.backing.uring import READ_MAX_BYTES, READS_MAX, AsyncReads
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.store import Store
 from vswapfs.daemon.cipher import Cipher
 from vswapfs.daemon.direct_reads import DirectReads
-from vswapfs.daemon.medium import Encryption, scratch, write_segment
+from vswapfs.daemon.medium import Encryption, write_segment
 from vswapfs.daemon.record_reader import RecordReader
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import HostError

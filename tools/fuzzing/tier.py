@@ -15,9 +15,10 @@ from fuzzing.patches import PatchedFile
 from fuzzing.source import Source
 from vswapfs.backing import claim
 from vswapfs.backing.memory import MemoryBacking
+from vswapfs.backing.scratch import scratch
 from vswapfs.ctl import log
 from vswapfs.ctl.medium import opened, read_superblock, walk
-from vswapfs.daemon.medium import read_segment, scratch
+from vswapfs.daemon.medium import read_segment
 from vswapfs.errors import HostError, TierFormatError, VswapError
 from vswapfs.format.codec import checksum, encode
 from vswapfs.format.record import CODEC_SHIFT, HEADER, binding

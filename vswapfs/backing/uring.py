@@ -14,6 +14,7 @@ import os
 import struct
 from typing import Final, NamedTuple
 
+from vswapfs.backing.scratch import scratch
 from vswapfs.errors import HostError
 
 READS_MAX: Final = 32
@@ -90,9 +91,8 @@ class AsyncReads:
         self._completions_at = completions
         self._mask = self._words[mask // _WORD_BYTES]
         self._completion_mask = self._words[cmask // _WORD_BYTES]
-        self._memory = mmap.mmap(-1, READS_MAX * READ_MAX_BYTES)
-        self._view = memoryview(self._memory)
-        self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._view = scratch(READS_MAX * READ_MAX_BYTES)
+        self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(self._view))
         self._submit_one = tuple(map(ctypes.c_long, (_ENTER, self._fd, 1, 0, 0, 0, 0)))
         self._free = list(reversed(range(READS_MAX)))
 

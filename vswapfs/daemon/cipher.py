@@ -12,17 +12,11 @@ needed for that.
 for it, 8 MB of resident memory.
 """
 
-import contextlib
-import mmap
-from collections.abc import Iterator
-from typing import Final
-
+from vswapfs.backing.scratch import Scratch
 from vswapfs.daemon.io_threads import TIER_IO_THREADS
 from vswapfs.errors import HostError
 from vswapfs.format.chunk import BLOCK_BYTES, ENCRYPTED_CHUNK_BYTES, NONCE
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
-
-_MADV_POPULATE_WRITE: Final = 23
 
 
 class DecryptError(Exception):
@@ -52,27 +46,12 @@ class Cipher:
 
         self._aead = AESGCM(key)
         self._invalid = InvalidTag
-        self._segment_bytes = segment_bytes
-        self._buffers = [self._make_buffer() for _ in range(TIER_IO_THREADS)]
+        self.segments = Scratch(segment_bytes, TIER_IO_THREADS)
         # What the library does at its first use, it does now, and not when memory is short. Under
         # number 0, which no write has.
-        with self.buffer() as buffer:
+        with self.segments.buffer() as buffer:
             block = self.encrypt(0, memoryview(bytes(SEGMENT_HEADER_BYTES)), 1, buffer)
             self.decrypt_chunk(0, 0, block)
-
-    def _make_buffer(self) -> memoryview:
-        buffer = mmap.mmap(-1, self._segment_bytes)
-        buffer.madvise(_MADV_POPULATE_WRITE)
-        return memoryview(buffer)
-
-    @contextlib.contextmanager
-    def buffer(self) -> Iterator[memoryview]:
-        """Page-aligned memory of a segment's size, for a while."""
-        buffer = self._buffers.pop() if self._buffers else self._make_buffer()
-        try:
-            yield buffer
-        finally:
-            self._buffers.append(buffer)
 
     def encrypt(
         self, write_number: int, segment: memoryview, fill_bytes: int, into: memoryview

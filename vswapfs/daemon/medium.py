@@ -6,7 +6,6 @@ store.
 
 import errno
 import logging
-import mmap
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from vswapfs.backing.absent import AbsentBacking
 from vswapfs.backing.api import Backing
 from vswapfs.backing.file import FileBacking
+from vswapfs.backing.scratch import Scratch, scratch
 from vswapfs.daemon.cipher import Cipher
 from vswapfs.errors import HostError, TierFormatError, VswapError
 from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, blocks_bytes
@@ -36,10 +36,7 @@ from vswapfs.units import PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
-
-def scratch(size_bytes: int) -> memoryview:
-    """Page-aligned memory for direct I/O."""
-    return memoryview(mmap.mmap(-1, size_bytes))
+_read_back = Scratch(PAGE_BYTES)
 
 
 def open_tier(
@@ -159,7 +156,7 @@ def write_segment(
     if encryption is None:
         _write_blocks(backing, offset, segment, header, header.fill_bytes)
         return
-    with encryption.cipher.buffer() as buffer:
+    with encryption.cipher.segments.buffer() as buffer:
         blocks = encryption.cipher.encrypt(
             encryption.write_number, segment, header.fill_bytes, buffer
         )
@@ -172,11 +169,11 @@ def _write_blocks(
     header = replace(header, records_checksum=records_checksum(blocks, end_bytes))
     blocks[:SEGMENT_HEADER_BYTES] = pack_segment_header(header)
     backing.write(offset, blocks)
-    block = scratch(PAGE_BYTES)
-    for at in {0, len(blocks) - PAGE_BYTES}:
-        backing.read_into(offset + at, block)
-        if block != blocks[at : at + PAGE_BYTES]:
-            raise OSError(errno.EIO, f"byte {offset + at} does not hold what was written")
+    with _read_back.buffer() as block:
+        for at in {0, len(blocks) - PAGE_BYTES}:
+            backing.read_into(offset + at, block)
+            if block != blocks[at : at + PAGE_BYTES]:
+                raise OSError(errno.EIO, f"byte {offset + at} does not hold what was written")
 
 
 def read_segment(
@@ -198,7 +195,7 @@ def read_segment(
         _read_blocks(backing, offset, segment, header, header.fill_bytes, salvage=salvage)
         return
     length = blocks_bytes(header.fill_bytes, ENCRYPTED_CHUNK_BYTES)
-    with encryption.cipher.buffer() as buffer:
+    with encryption.cipher.segments.buffer() as buffer:
         blocks = buffer[:length]
         _read_blocks(backing, offset, blocks, header, length, salvage=salvage)
         bad = encryption.cipher.decrypt(encryption.write_number, blocks, segment)

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from vswapfs.backing.scratch import Scratch
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.verify import lost, verify
 from vswapfs.daemon.cipher import Cipher, DecryptError
-from vswapfs.daemon.medium import scratch
+from vswapfs.daemon.io_threads import TIER_IO_THREADS
 from vswapfs.daemon.tier import Tier
 from vswapfs.errors import LostPageError
 from vswapfs.format.chunk import (
@@ -27,6 +28,12 @@ from vswapfs.format.tier import slot_offset_bytes
 MERGE_GAP_BYTES: Final = 32 << 10
 """Records nearer to each other than this are read in one go: a random read of 16 KiB takes 47 us
 where one of 4 KiB takes 36 (measured)."""
+
+RUN_MAX_BYTES: Final = 320 << 10
+"""Of a segment. The kernel asks for 64 pages at most (host/loop.py), whose records are 257 KiB at
+most; a run is read into memory that is kept for each thread."""
+_RUN_BUFFER_BYTES: Final = RUN_MAX_BYTES + 4 * BLOCK_BYTES
+"""Whole blocks, of which those of an encrypted tier hold a little less."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ def runs_of(plans: list[RecordRead], segment_bytes: int, chunk_bytes: int) -> li
             last
             and (last.tier, last.slot) == (plan.tier, plan.slot)
             and plan.offset_bytes - last.offset_bytes - last.length_bytes <= MERGE_GAP_BYTES
+            and plan.offset_bytes + plan.length_bytes - found[-1][0].offset_bytes <= RUN_MAX_BYTES
         ):
             found[-1].append(plan)
         else:
@@ -125,17 +133,18 @@ class RecordReader:
         self._segment_bytes = segment_bytes
         self._cipher = cipher
         self._chunk_bytes = chunk_bytes_of(cipher)
-        self._scratch = [scratch(2 * segment_bytes)]
+        self._scratch = Scratch(_RUN_BUFFER_BYTES)
+
+    def prepare(self) -> None:
+        """There is a tier."""
+        self._scratch.keep(TIER_IO_THREADS)
 
     def read(self, plans: list[RecordRead]) -> Fetched:
         """On an I/O thread: neighbours in one read, each record verified."""
         fetched: Fetched = {}
-        memory = self._scratch.pop() if self._scratch else scratch(2 * self._segment_bytes)
-        try:
+        with self._scratch.buffer() as memory:
             for run in runs_of(plans, self._segment_bytes, self._chunk_bytes):
                 self._read_run(run, memory, fetched)
-        finally:
-            self._scratch.append(memory)
         return fetched
 
     def _read_run(self, run: Run, memory: memoryview, fetched: Fetched) -> None:

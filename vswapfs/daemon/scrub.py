@@ -10,11 +10,11 @@ from typing import Final
 
 import trio
 
+from vswapfs.backing.scratch import scratch
 from vswapfs.core.descriptor import stored
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
-from vswapfs.daemon.medium import scratch
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import ProgressReporter
 from vswapfs.daemon.tiering import Tiering

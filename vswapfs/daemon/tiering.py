@@ -93,6 +93,7 @@ class Tiering:
         """Go on with a tier that the segment table and the session know."""
         tier = Tier(number, path, backing, superblock)
         self.tiers[number] = tier
+        self._reader.prepare()
         if backing.direct_fd >= 0:
             self._direct_reads.prepare()
         if self.budget and superblock.budget_bytes_per_day:

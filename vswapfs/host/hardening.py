@@ -24,7 +24,7 @@ _MMAP_THRESHOLD_BYTES: Final = 16 << 20
 """Above the largest request, which is copied when it has to wait."""
 _HEAP_BYTES: Final = 1 << 20
 _BLOCK_BYTES: Final = 400
-"""Of Python's own allocator, which takes arenas of 1 MiB and touches their pages when it first needs
+"""Of Python's own allocator, which takes arenas of 1 MiB, and the pages of one as it first needs
 them."""
 _BLOCKS_A_KEPT: Final = 512
 """Enough kept in each arena that none is given back."""
