@@ -16,7 +16,7 @@ small = [None] * 2000
 before = faults()
 for at in range(2000):
     small[at] = bytes(350)
-large = bytearray(512 << 10)
+large = bytearray(400 << 10)
 print(faults() - before)
 del small, large
 before = faults()

@@ -22,7 +22,8 @@ _M_ARENA_MAX: Final = -8
 _NEVER_TRIM: Final = 0x7FFF_FFFF
 _MMAP_THRESHOLD_BYTES: Final = 16 << 20
 """Above the largest request, which is copied when it has to wait."""
-_HEAP_BYTES: Final = 1 << 20
+_C_HEAP_BYTES: Final = 512 << 10
+_OBJECTS_BYTES: Final = 1 << 20
 _BLOCK_BYTES: Final = 400
 """Of Python's own allocator, which takes arenas of 1 MiB, and the pages of one as it first needs
 them."""
@@ -101,13 +102,13 @@ def keep_heap() -> None:
 
 
 def fill_heap() -> None:
-    """Have 1 MiB in hand for objects to come, and 1 MiB for memory of the C library: a thread that
-    waits for memory in the middle of an object has the interpreter, and nobody else gets on.
+    """Have memory in hand for objects to come, small ones and others: a thread that waits for some
+    in the middle of an object has the interpreter, and nobody else gets on.
 
     Once most of what stays is there.
     """
-    bytearray(b"\xff") * _HEAP_BYTES
-    blocks = [bytes(_BLOCK_BYTES) for _ in range(_HEAP_BYTES // _BLOCK_BYTES)]
+    bytearray(b"\xff") * _C_HEAP_BYTES
+    blocks = [bytes(_BLOCK_BYTES) for _ in range(_OBJECTS_BYTES // _BLOCK_BYTES)]
     _kept_blocks.extend(blocks[::_BLOCKS_A_KEPT])
 
 
