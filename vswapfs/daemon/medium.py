@@ -17,6 +17,7 @@ from vswapfs.backing.api import Backing
 from vswapfs.backing.file import FileBacking
 from vswapfs.backing.scratch import Scratch, scratch
 from vswapfs.daemon.cipher import Cipher
+from vswapfs.daemon.io_threads import TIER_IO_THREADS
 from vswapfs.errors import HostError, TierFormatError, VswapError
 from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, blocks_bytes
 from vswapfs.format.message import Config, TierConfig
@@ -36,7 +37,7 @@ from vswapfs.units import PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
-_read_back = Scratch(PAGE_BYTES)
+_read_back = Scratch(PAGE_BYTES, TIER_IO_THREADS)
 
 
 def open_tier(

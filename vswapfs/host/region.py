@@ -17,8 +17,6 @@ from vswapfs.units import PAGE_BYTES, format_size
 
 _FALLOC_KEEP_SIZE_PUNCH_HOLE: Final = 1 | 2
 _MADV_POPULATE_WRITE: Final = 23
-_TAKEN_BYTES: Final = 64 << 10
-"""Not locked between being taken and being mapped: too little, and too short, to be swapped out."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -43,6 +41,7 @@ class MemoryRegion:
         self._fd = fd
         self._size_bytes = size_bytes
         self._kept_bytes = 0
+        self._is_locked = True  # as the process is
         try:
             self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
@@ -68,6 +67,7 @@ class MemoryRegion:
         size = ctypes.c_size_t(self._size_bytes)
         if _libc.munlock(ctypes.c_void_p(self._address()), size) != 0:
             raise HostError("munlock", os.strerror(ctypes.get_errno()))
+        self._is_locked = False
 
     def resident_bytes(self) -> int:
         """What the file takes of RAM now."""
@@ -111,13 +111,15 @@ class MemoryRegion:
         map it, or it is not locked (it was swapped out, to ourselves), and whoever touches it first
         needs memory for a page table. They are zero then.
 
-        Other threads do not wait meanwhile, unless they give memory of this region back.
+        Other threads do not wait meanwhile, unless they give memory of this region back; or, if it
+        is locked, map anything.
         """
-        for at in range(start, stop, _TAKEN_BYTES):
-            size = min(_TAKEN_BYTES, stop - at)
-            # Not in a page fault, which has whoever maps memory wait.
-            os.posix_fallocate(self._fd, at, size)
-            _libc.memset(ctypes.c_void_p(self._address() + at), 0, ctypes.c_size_t(size))
+        if not self._is_locked:
+            # Not in a page fault, which has whoever maps memory wait. Locked memory is taken in
+            # one: between the two even 64 KiB were swapped out.
+            os.posix_fallocate(self._fd, start, stop - start)
+        address = ctypes.c_void_p(self._address() + start)
+        _libc.memset(address, 0, ctypes.c_size_t(stop - start))  # without Python's lock
 
     def _address(self) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
