@@ -26,6 +26,7 @@ from fuzzing.source import Source
 from vswapfs.backing import claim
 from vswapfs.core.check import check
 from vswapfs.ctl import client
+from vswapfs.daemon import remains
 from vswapfs.daemon.control import ControlServer
 from vswapfs.daemon.inspect import Inspector
 from vswapfs.daemon.scrub import Scrubber
@@ -50,7 +51,6 @@ from vswapfs.format.message import (
 from vswapfs.format.settings import LOG_LEVELS, AskSet
 from vswapfs.format.trace import EVENTS, Events
 from vswapfs.fuse.window import PollWindow
-from vswapfs.host import loop
 from vswapfs.units import PAGE_BYTES
 
 _AS_LINES: Final = 2
@@ -115,7 +115,7 @@ def ask_the_daemon(lines: Iterable[bytes]) -> list[Answer]:
     with (
         kernel, device, names, behind, machine(device, behind, tier=True) as made,
         mock.patch.object(claim, "_open", _open_nothing),
-        mock.patch.object(loop, "attached_to", return_value=[]),
+        mock.patch.object(remains, "find", return_value=remains.Remains(None, None, "", [])),
         mock.patch.object(trio.to_thread, "run_sync", _at_once),
         mock.patch.object(logging, "getLogger", return_value=logging.Logger("fuzz")),
     ):  # fmt: skip

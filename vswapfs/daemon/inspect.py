@@ -17,20 +17,21 @@ from vswapfs.core.describe import describe_range
 from vswapfs.core.figures import derived_bytes, figures
 from vswapfs.core.store import Store
 from vswapfs.core.tables import copy_segments, copy_words, segments_of, used_clusters
+from vswapfs.daemon import remains
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import Send
 from vswapfs.daemon.succession import Succession
 from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import UsageError
-from vswapfs.format import instance, message
+from vswapfs.format import message
 from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
 from vswapfs.format.swaps import SwapArea
 from vswapfs.format.table import Area, AskTable, Segments, TierPlace
 from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.fuse.lane import Lane
-from vswapfs.host import hardening, loop, memory, swap
+from vswapfs.host import hardening, memory, swap
 from vswapfs.units import PAGE_BYTES, PAGE_SHIFT
 
 DESC_PAGES_AT_ONCE: Final = 64
@@ -58,7 +59,6 @@ class Inspector:
     ) -> None:
         self._config = config
         self._size_bytes = config.size_bytes
-        self._file = f"{config.mountpoint}/{instance.SWAP_FILE}"
         self._store = store
         self._lane = lane
         self._tiering = tiering
@@ -169,7 +169,7 @@ class Inspector:
 
     def _area(self) -> tuple[str | None, SwapArea | None]:
         """The loop device, and the kernel's line about it, if it swaps there."""
-        devices = loop.attached_to(self._file)
+        devices = remains.find(self._config.name).devices
         return (devices[0], swap.active_areas().get(devices[0])) if devices else (None, None)
 
     async def sample(self, outcomes: list[hardening.Outcome]) -> message.Sample:

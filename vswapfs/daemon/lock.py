@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from vswapfs.daemon import remains
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
-from vswapfs.fuse import mount
 from vswapfs.host import state
 
 
@@ -68,7 +68,7 @@ def hold(name: str) -> Iterator[None]:
 def let_go(name: str, fd: int) -> None:
     """Remove the directory and drop the lock, unless another process has it too."""
     # What could not be undone keeps its directory, so that `status` and `off` still see it.
-    if mount.find(name) is None:
+    if not remains.find(name).is_there:
         state.remove(name)
         shutil.rmtree(instance.directory(name), ignore_errors=True)
     os.close(fd)

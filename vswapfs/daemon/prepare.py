@@ -41,7 +41,7 @@ def start(config: Config, reporter: Reporter, *, foreground: bool) -> NoReturn:
     name = config.name
     lock_fd = lock.acquire(name)
     try:
-        if takedown.remains(name):
+        if takedown.is_needed(name):
             reporter.step("clean up after a daemon that was killed")
             takedown.take_down_remains(name, reporter.step, force=False)
         _check_mountpoint(config)

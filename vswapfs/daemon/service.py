@@ -20,7 +20,7 @@ import trio
 from vswapfs.core.check import check
 from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
-from vswapfs.daemon import lock, succession, takedown
+from vswapfs.daemon import lock, remains, succession, takedown
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.control import ControlServer, Send
 from vswapfs.daemon.forehand import Forehand
@@ -313,6 +313,7 @@ class Service:
             return None
         step("attach a loop device")
         device = loop.attach(self._file)
+        remains.keep_device(config.name, device)
         self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)

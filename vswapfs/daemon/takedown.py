@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from vswapfs.daemon import lock
+from vswapfs.daemon import lock, remains
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
 from vswapfs.fuse import mount
@@ -26,9 +26,9 @@ _KILL_WAIT_S: Final = 5.0
 Report = Callable[[str], None]
 
 
-def remains(name: str) -> bool:
+def is_needed(name: str) -> bool:
     """Whether there is anything to take down."""
-    return mount.find(name) is not None or state.is_there(name)
+    return remains.find(name).is_there or state.is_there(name)
 
 
 def take_down(name: str, report: Report, *, lazily: bool = False) -> None:
@@ -37,17 +37,15 @@ def take_down(name: str, report: Report, *, lazily: bool = False) -> None:
     Raises HostError at the first step that fails; the steps after it are not tried, so that what
     is still in use still works, and all of it can be tried again.
     """
-    found = mount.find(name)
-    if found is None:
-        return
-    path, _connection = found
-    file = f"{path}/{instance.SWAP_FILE}"
-    for device in loop.attached_to(file):
+    there = remains.find(name)
+    for device in there.devices:
         _swap_off(device, report)
         report(f"detach {device}")
-        loop.detach(device, file)
-    report(f"unmount {path}")
-    _unmount(path, lazily=lazily)
+        loop.detach(device, there.file)
+    remains.forget_device(name)
+    if there.mountpoint:
+        report(f"unmount {there.mountpoint}")
+        _unmount(there.mountpoint, lazily=lazily)
 
 
 def take_down_dead(name: str, report: Report, *, force: bool) -> None:
@@ -60,7 +58,7 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
     pid = lock.holder(name)
     if pid and not force:
         raise InstanceError(f"{name} is served by process {pid}", remedy=f"vswapctl off {name}")
-    if pid is None and not remains(name) and not Path(instance.directory(name)).is_dir():
+    if pid is None and not is_needed(name) and not Path(instance.directory(name)).is_dir():
         raise InstanceError(f"there is no instance {name}", remedy="vswapctl status lists them")
     if pid:
         _end_processes(name, pid, report)
@@ -70,14 +68,9 @@ def take_down_dead(name: str, report: Report, *, force: bool) -> None:
 
 def take_down_remains(name: str, report: Report, *, force: bool) -> None:
     """The same for whoever holds the lock already."""
-    found = mount.find(name)
-    if found is None:
-        state.remove(name)
-        return
-    path, connection = found
-    file = f"{path}/{instance.SWAP_FILE}"
+    there = remains.find(name)
     areas = swap.active_areas()
-    used_bytes = sum(areas[d].used_bytes for d in loop.attached_to(file) if d in areas)
+    used_bytes = sum(areas[device].used_bytes for device in there.devices if device in areas)
     if used_bytes and not force:
         raise HostError(
             f"take down {name}",
@@ -85,8 +78,9 @@ def take_down_remains(name: str, report: Report, *, force: bool) -> None:
             f"processes that need these pages get SIGBUS",
             remedy=f"end those processes, then: vswapctl off {name} --force",
         )
-    report(f"abort FUSE connection {connection}")
-    mount.abort(connection)
+    if there.connection is not None:  # else it ended with the last process that had it open
+        report(f"abort FUSE connection {there.connection}")
+        mount.abort(there.connection)
     take_down(name, report, lazily=force)
     state.remove(name)
 

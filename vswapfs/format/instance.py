@@ -7,6 +7,7 @@ Owns the rule for names and the layout below /run/vswapfs/NAME (mode 0700):
     control   the control socket, mode 0600
     mnt       the mount point of `vswapctl on`, with the swap file in it
     log       what the daemon has to say
+    device    a link to the loop device that `vswapctl on` attached, as long as it is
     state     a tmpfs with the files that outlive the worker
 """
 
@@ -50,6 +51,10 @@ def mountpoint(name: str) -> str:
 
 def log_path(name: str) -> str:
     return f"{directory(name)}/log"
+
+
+def device_link(name: str) -> str:
+    return f"{directory(name)}/device"
 
 
 def state_directory(name: str) -> str:
