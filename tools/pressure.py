@@ -71,9 +71,13 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/forehand.py", "self._ram.warm_up = self._warm_up", "pass"),
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
     ),
+    "heap_in_hand": (Change("vswapfs/daemon/service.py", "hardening.fill_heap()", "pass"),),
     "no_boost": (Change("vswapfs/daemon/service.py", "memory.set_boost(0)", "0"),),
     "rescue": (
         Change("vswapfs/daemon/supervisor.py", "and not self._rescue_refused", "and False"),
+    ),
+    "scrub_waits": (
+        Change("vswapfs/daemon/scrub.py", "if not self._memory.can_spare_some():", "if False:"),
     ),
     "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }

@@ -51,3 +51,45 @@ def test_no_page_of_a_region_is_swapped_out_under_pressure() -> None:
                 assert int(found[2]) == 0
             finally:
                 holder.kill()
+
+
+# Memory of a process that is swapped out before the process locks it.
+LATE = """
+import sys
+from pathlib import Path
+from vswapfs.host.hardening import lock_memory
+Path(sys.argv[1]).write_text("0")
+held = bytearray(b"x") * (32 << 20)
+print("touched", flush=True)
+sys.stdin.readline()
+assert lock_memory().ok
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+def swapped_kib(pid: int) -> int:
+    found = re.search(r"VmSwap:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def test_what_was_swapped_out_before_it_was_locked_comes_back() -> None:
+    with swap_instance("tregion", "--size", "256M"), MemoryCgroup(256 * MIB) as group:
+        command = [sys.executable, "-c", LATE, str(group.procs_path)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            try:
+                assert holder.stdin
+                assert holder.stdout
+                assert holder.stdout.readline() == "touched\n"
+                group.set_limit(16 * MIB)
+                assert swapped_kib(holder.pid) > 8 << 10
+                group.set_limit(256 * MIB)
+                holder.stdin.write("\n")
+                holder.stdin.flush()
+                assert holder.stdout.readline() == "locked\n"
+                assert swapped_kib(holder.pid) == 0
+            finally:
+                holder.kill()

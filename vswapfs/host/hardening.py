@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 _MCL_CURRENT_FUTURE: Final = 1 | 2
 _MCL_CURRENT_FUTURE_ONFAULT: Final = _MCL_CURRENT_FUTURE | 4
+_MADV_POPULATE_READ: Final = 22
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_IO_FLUSHER: Final = 57
 
@@ -46,9 +47,23 @@ class Outcome(NamedTuple):
 def lock_memory() -> Outcome:
     """Keep every page of this process, once touched, in RAM."""
     if _libc.mlockall(_MCL_CURRENT_FUTURE_ONFAULT) == 0:
+        _bring_back()
         return Outcome("mlockall", True, "memory is locked as it is touched")
     reason = os.strerror(ctypes.get_errno())
     return Outcome("mlockall", False, f"{reason}: our own memory may be swapped out to ourselves")
+
+
+def _bring_back() -> None:
+    """What was swapped out while the process started: it would be asked of the device that we
+    serve, and maybe when nobody else does."""
+    start = stop = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        word, *rest = line.split()
+        if word == "Swap:" and rest[0] != "0":
+            size = ctypes.c_size_t(stop - start)
+            _libc.madvise(ctypes.c_void_p(start), size, _MADV_POPULATE_READ)
+        elif not word.endswith(":"):
+            start, stop = (int(address, 16) for address in word.split("-"))
 
 
 def lock_all_memory() -> bool:
