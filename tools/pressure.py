@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 from vswapfs.daemon.lock import processes
+from vswapfs.format import instance
+from vswapfs.format.session import WORDS_BYTES, Field, Session
 from vswapfs.host import hardening
 
 NAME: Final = "pressure"
@@ -72,7 +74,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
     ),
     "heap_in_hand": (Change("vswapfs/daemon/service.py", "hardening.fill_heap()", "pass"),),
-    "no_boost": (Change("vswapfs/daemon/service.py", "memory.set_boost(0)", "0"),),
+    "no_boost": (Change("vswapfs/daemon/service.py", "boost.hold_off(config.name)", "pass"),),
     "rescue": (
         Change("vswapfs/daemon/supervisor.py", "and not self._rescue_refused", "and False"),
     ),
@@ -243,6 +245,7 @@ class Trial:
         self._hogs: dict[int, int] = {}
         """Which hog a process is."""
         self._killed = 0
+        self._worker_kills = 0
 
     def run(self) -> dict[str, Any]:
         total_kib = table("/proc/meminfo")["MemTotal"]
@@ -251,7 +254,7 @@ class Trial:
         daemon = sorted(processes(NAME))
         self._press(total_kib * 1024)
         after = table("/proc/vmstat")
-        if (now := sorted(processes(NAME))) != daemon:
+        if not self._worker_kills and (now := sorted(processes(NAME))) != daemon:
             self._faults.append(f"processes of the daemon were {daemon} and are {now}")
         pages, wrong = self._shared.totals()
         if wrong:
@@ -287,6 +290,10 @@ class Trial:
             words.append("--allow-unlocked")
         command("vswapctl", "on", NAME, *words)
         print(command("vswapctl", "status", NAME).rstrip(), flush=True)
+        if options.kill_every:
+            with Path(instance.state_directory(NAME), "session").open("rb") as session:
+                view = mmap.mmap(session.fileno(), WORDS_BYTES, prot=mmap.PROT_READ)
+            self._session = Session(memoryview(view))
 
     def _press(self, total_bytes: int) -> None:
         options = self._options
@@ -320,6 +327,7 @@ class Trial:
     def _watch(self, heartbeat: int) -> None:
         """Until the heartbeat has ended, as it does when the time is up."""
         told_s = self._began_s
+        kill_at_s = self._began_s + (self._options.kill_every or float("inf"))
         worst_ms = 0
         while True:
             time.sleep(0.5)
@@ -345,6 +353,10 @@ class Trial:
             if now_s - self._deadline_s > HUNG_TASK_S:
                 self._faults.append("the heartbeat did not end in time")
                 os.kill(heartbeat, signal.SIGKILL)
+            if kill_at_s <= now_s < self._deadline_s:
+                kill_at_s = now_s + self._options.kill_every
+                os.kill(self._session[Field.WORKER_PID], signal.SIGKILL)
+                self._worker_kills += 1
             if now_s - told_s >= PROGRESS_S:
                 told_s = now_s
                 self._tell(now_s, last_s)
@@ -366,16 +378,20 @@ class Trial:
         try:
             findings = command("vswapctl", "check", NAME).strip()
             stats = json.loads(command("vswapctl", "stats", NAME, "--json"))
+            (status,) = json.loads(command("vswapctl", "status", NAME, "--json"))
             command("vswapctl", "off", NAME, timeout_s=300)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             self._faults.append(str(error))
             return {}
         if findings != "all invariants hold":
             self._faults.append(findings)
+        if status["takeovers"] != self._worker_kills:
+            self._faults.append(f"{self._worker_kills} kills, {status['takeovers']} takeovers")
         for name in ("checksum_errors", "internal_errors"):
             if stats[name]:
                 self._faults.append(f"{name}: {stats[name]}")
         return {
+            "takeovers": status["takeovers"],
             "refused_stores": stats["refusals"]["pool_full"],
             "parked_stores": stats["requests"]["parked"],
             "written_back": stats["disk"]["segments_written_total"],
@@ -389,6 +405,7 @@ def main() -> NoReturn:
     parser.add_argument("--hogs", type=int, default=2)
     parser.add_argument("--pool-limit")
     parser.add_argument("--tier")
+    parser.add_argument("--kill-every", type=float)
     parser.add_argument("--without", action="append", default=[], choices=PROTECTIONS)
     options = parser.parse_args()
     if "guest_checkout=" not in Path("/proc/cmdline").read_text():

@@ -143,16 +143,20 @@ def terminal_restored() -> Iterator[None]:
     "--without", multiple=True, type=click.Choice(sorted(PROTECTIONS)),
     help="Take a protection away, to see what it is for.",
 )  # fmt: skip
+@click.option(
+    "--kill-every", type=click.IntRange(1), metavar="SECONDS",
+    help="Kill the worker that often; another has to take over, in the middle of it.",
+)  # fmt: skip
 def pressure(
     seconds: int, factor: float, hogs: int, pool_limit: str | None, without: tuple[str, ...],
-    disks: tuple[int, ...], **machine: Any,
+    kill_every: int | None, disks: tuple[int, ...], **machine: Any,
 ) -> None:  # fmt: skip
     """Have hogs take more than the memory of a guest; all of it swaps to vswapfs.
 
     With a --disk there is a tier. Ends with 1 if a task hung, a byte was wrong, or anything but a
     hog was killed.
     """
-    load = Load(seconds, factor, hogs, pool_limit, without)
+    load = Load(seconds, factor, hogs, pool_limit, without, kill_every)
     with make_guest(**machine, disks=disks) as guest:
         verdict = press(guest, load, lambda text: click.echo(text, nl=False))
     click.echo("\n".join(verdict.faults) or "nothing hung, every byte was right")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ctl.conftest import Vswapctl
 from ctl.fake_daemon import FakeDaemon
 
-from vswapfs.ctl import launch, shutdown
+from vswapfs.ctl import instances, launch, shutdown
 from vswapfs.ctl.mount import vswapfs
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
@@ -198,6 +198,21 @@ def test_off_that_fails_is_never_forced(vswapctl: Vswapctl, play: Play) -> None:
     assert result.exit_code == 3
     assert "not enough memory" in result.stderr
     assert not started.exists()
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_off_of_one_that_dies_just_then_clears_up(
+    vswapctl: Vswapctl, play: Play, monkeypatch: pytest.MonkeyPatch, force: list[str]
+) -> None:
+    started = play(Done())
+    with FakeDaemon("vswap0"):
+        pass
+    states = iter([instances.State.RUNNING, instances.State.RUNNING])
+    find = instances.find
+    monkeypatch.setattr(instances, "find", lambda name: next(states, None) or find(name))
+    result = vswapctl("off", *force)
+    assert result.stdout == "vswap0 is down\n"
+    assert started.read_text().split() == ["takedown", "vswap0", *force]
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])

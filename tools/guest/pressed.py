@@ -26,6 +26,8 @@ class Load(NamedTuple):
     hogs: int = 2
     pool_limit: str | None = None
     without: tuple[str, ...] = ()
+    kill_every_s: int | None = None
+    """The worker, so that another takes over."""
 
     def command(self, tier: str | None) -> list[str]:
         words = ["python", "tools/pressure.py", "--seconds", str(self.seconds)]
@@ -34,6 +36,8 @@ class Load(NamedTuple):
             words += ["--pool-limit", self.pool_limit]
         if tier:
             words += ["--tier", tier]
+        if self.kill_every_s:
+            words += ["--kill-every", str(self.kill_every_s)]
         for protection in self.without:
             words += ["--without", protection]
         return words

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vswapfs.ctl import client, instances, launch
-from vswapfs.errors import VswapError
+from vswapfs.errors import InstanceError, VswapError
 from vswapfs.format import instance, swaps
 from vswapfs.format.message import AskOff, AskStatus, Status, Step
 
@@ -29,31 +29,28 @@ def off(name: str, show: launch.Show, *, force: bool) -> None:
     is not given, and what the daemon reports, of which the commonest is HostError: no memory for
     swapoff. After that the instance is still in use.
     """
-    state = instances.find(name)
-    if state is None:
+    if instances.find(name) is None:
         raise instances.no_such_instance(name)
-    if state is instances.State.DEAD:
-        show("its daemon is dead: clearing up")
-        launch.takedown(name, show, force=force)
-        return
     deadline_s = time.monotonic() + _FORCE_PATIENCE_S
-    while True:
+    while (state := instances.find(name)) is instances.State.RUNNING:
         try:
             _ask(name, show, _FORCE_PATIENCE_S if force else _PATIENCE_S)
             return
         except client.NotAnsweringError as error:
             if not force:
                 raise
-            state, failure = instances.find(name), error
-        if state is None:
-            return
-        # One that hung up, or is not to be reached, may be about to have a successor.
-        is_silent = isinstance(failure, client.SilentError)
-        if is_silent or state is instances.State.DEAD or time.monotonic() > deadline_s:
-            break
-        time.sleep(_AGAIN_S)
-    show(f"{failure.message}; taking it down by force")
-    launch.takedown(name, show, force=True)
+            # One that hung up, or is not to be reached, may be about to have a successor.
+            if isinstance(error, client.SilentError) or time.monotonic() > deadline_s:
+                show(f"{error.message}; taking it down by force")
+                break
+            time.sleep(_AGAIN_S)
+        except InstanceError:
+            if instances.find(name) is instances.State.RUNNING:
+                raise  # else it has just died
+    if state is instances.State.DEAD:
+        show("its daemon is dead: clearing up")
+    if state is not None:
+        launch.takedown(name, show, force=force)
 
 
 def _ask(name: str, show: launch.Show, patience_s: float) -> None:

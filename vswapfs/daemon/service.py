@@ -48,7 +48,7 @@ from vswapfs.fuse.journal import Journal
 from vswapfs.fuse.lane import Lane, request_buffer
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.fuse.window import PollWindow
-from vswapfs.host import hardening, loop, memory, swap
+from vswapfs.host import boost, hardening, loop, swap
 from vswapfs.host.idling import IdleProcessors
 from vswapfs.units import format_size
 
@@ -317,7 +317,7 @@ class Service:
         self._session[Field.LOOP] = 1 + int(device.removeprefix("/dev/loop"))
         step(f"mkswap {device}")
         swap.make(device, config.name)
-        self._session[Field.BOOST] = memory.set_boost(0)
+        boost.hold_off(config.name)
         step(f"swapon {device}")
         swap.on(device, config.priority)
         return device
@@ -337,8 +337,6 @@ class Service:
             finally:
                 self._tiering.is_draining = False
                 self._session[Field.TAKING_DOWN] = 0
-            if before := self._session[Field.BOOST]:
-                memory.set_boost(before)
             self._taken_down = True
             self._session[Field.ENDING] = 1  # there is nothing left to succeed to
 

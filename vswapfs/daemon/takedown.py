@@ -18,7 +18,7 @@ from vswapfs.daemon import lock, remains
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import instance
 from vswapfs.fuse import mount
-from vswapfs.host import loop, state, swap
+from vswapfs.host import boost, loop, state, swap
 from vswapfs.units import format_size
 
 _UNMOUNT_WAIT_S: Final = 5.0
@@ -46,6 +46,7 @@ def take_down(name: str, report: Report, *, lazily: bool = False) -> None:
     if there.mountpoint:
         report(f"unmount {there.mountpoint}")
         _unmount(there.mountpoint, lazily=lazily)
+    boost.let_go(name)
 
 
 def take_down_dead(name: str, report: Report, *, force: bool) -> None:

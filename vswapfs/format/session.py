@@ -79,8 +79,6 @@ class Field(IntEnum):
     """1: the instance is being taken down, and its worker is not to be replaced by a restart."""
     LOOP = 22
     """1 and the number of the loop device; 0: there is none."""
-    BOOST = 23
-    """vm.watermark_boost_factor, to be put back at the end; 0: it is not ours to do."""
 
 
 class Refusal(IntEnum):

@@ -30,25 +30,6 @@ def pressure_pct() -> float | None:
     return float(some.split()[1].removeprefix("avg10="))
 
 
-BOOST: Final = "/proc/sys/vm/watermark_boost_factor"
-
-
-def set_boost(factor: int) -> int:
-    """Set how far the kernel raises its low-memory marks when memory is fragmented, until kswapd
-    has made room; returns what it was, 0 also if it cannot be set.
-
-    With the kernel's 15000 (150 %) 3.7 of a guest's 212 MiB were free for nobody, while kswapd
-    waited for a daemon that waited for a page.
-    """
-    try:
-        before = int(Path(BOOST).read_text())
-        if before != factor:
-            Path(BOOST).write_text(str(factor))
-    except OSError:
-        return 0  # a container, or a kernel without it
-    return before
-
-
 def reserve_bytes() -> int:
     """What is left to the machine."""
     return max(int(total_bytes() * RESERVE_SHARE), RESERVE_MIN_BYTES)

@@ -1,0 +1,53 @@
+"""vm.watermark_boost_factor: 0 as long as an instance is up, as it was when none is any more.
+
+Owns that setting and the note /run/vswapfs/.watermark_boost_factor: what it was, and who needs it
+to be 0. With it the kernel raises its low-memory marks until kswapd has made room, and that memory
+is nobody's (measured: docs/swap-safety.md). Always holds: the note is there before the setting
+changes and goes after it is put back, so an instance that died is made up for by `off`.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from vswapfs.format import instance
+
+SETTING: Final = "/proc/sys/vm/watermark_boost_factor"
+_NOTE: Final = ".watermark_boost_factor"
+
+
+def hold_off(name: str) -> None:
+    """The instance needs it to be 0. Where the machine does not let us, it stays as it is."""
+    with contextlib.suppress(OSError), _locked() as note:
+        before, *names = note.read_text().split() if note.exists() else [_read()]
+        note.write_text(" ".join([before, *{*names, name}]))
+        Path(SETTING).write_text("0")
+
+
+def let_go(name: str) -> None:
+    """The instance is no more; with the last one it is put back."""
+    with contextlib.suppress(OSError), _locked() as note:
+        before, *names = note.read_text().split()
+        names = [each for each in names if each != name]
+        if names:
+            note.write_text(" ".join([before, *names]))
+        else:
+            Path(SETTING).write_text(before)
+            note.unlink()
+
+
+def _read() -> str:
+    return Path(SETTING).read_text().strip()
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[Path]:
+    directory = os.open(instance.RUN_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield Path(instance.RUN_DIRECTORY, _NOTE)
+    finally:
+        os.close(directory)
