@@ -161,6 +161,8 @@ class SegmentTable:
         """A tier with that many empty slots; returns its number, from 1 on."""
         first = self.count
         self._grow(first + slot_count)
+        for column in (self.homes, self._sequences, self._writes):
+            column[first : self.count].tolist()  # has its memory from now on
         self._free_numbers[:0] = reversed(range(first, self.count))
         self.places.append(TierSlots(slot_count, ()))
         self.tier_live_bytes.append(0)

@@ -11,7 +11,7 @@ Always holds: what `load` returns is what was last stored there, or zeros; other
 """
 
 from array import array
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -60,7 +60,7 @@ from vswapfs.format.record import (
 from vswapfs.units import PAGE_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
-_CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
+CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
 
 COUNT_STEPS: Final = 10
@@ -126,6 +126,9 @@ class Store:
         self.fetched: Fetched = {}
         """Pages read from a tier for a request that is being answered."""
         self.cluster_pages = array("H", bytes(2 * geometry.cluster_count))
+        self.begin_cluster: Callable[[int], None] = lambda _cluster: None
+        """Called before a page is stored in a cluster that has none: its descriptors, one page of
+        memory, may not have it. Raises PoolFullError if there is none to be had."""
         self.incompressible_pages = 0
         self.stored_total = 0
         self.loaded_total = 0
@@ -187,8 +190,12 @@ class Store:
         hold what they held. Several at once because what is looked up once a call costs as much as
         a page's checksum.
         """
+        count = len(data) // PAGE_BYTES
         if self.recount is not None:
-            self.recount.reach(first, len(data) // PAGE_BYTES)
+            self.recount.reach(first, count)
+        for cluster in range(first >> CLUSTER_SHIFT, (first + count - 1 >> CLUSTER_SHIFT) + 1):
+            if not self.cluster_pages[cluster]:
+                self.begin_cluster(cluster)
         view = memoryview(data)
         words, pool = self.words, self.pool
         live_bytes, live_pages = self.segments.live_bytes, self.segments.live_pages
@@ -322,7 +329,7 @@ class Store:
         self.cluster_pages[cluster] = left_pages
         if not left_pages:
             # A cluster without a page: its descriptors are one page of memory, given back whole.
-            self._descriptors.release(cluster * _CLUSTER_BYTES, (cluster + 1) * _CLUSTER_BYTES)
+            self._descriptors.release(cluster * CLUSTER_BYTES, (cluster + 1) * CLUSTER_BYTES)
         self.discarded_total += len(dropped)
         for page, word in dropped:
             self._drop(page, word)

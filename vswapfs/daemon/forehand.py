@@ -1,17 +1,19 @@
-"""Memory in hand: slots of the pool whose memory is there before a page comes for it.
+"""Memory in hand: slots of the pool, and descriptors, whose memory is there before a page comes.
 
-Owns the thread that takes it. The lane must never wait for memory: the machine may have none until
+Owns the threads that take it. The lane must never wait for memory: the machine may have none until
 the lane has taken a page, and whoever reclaims may be waiting for just that. So the lane takes a
-slot that is warm, or one for which the machine has memory to spare; else the store is refused
-(ENOSPC), the kernel keeps the page, and the OOM killer finds its way. The thread may wait.
+slot that is warm and a cluster whose descriptors have memory, or one for which the machine has
+memory to spare; else the store is refused (ENOSPC), the kernel keeps the page, and the OOM killer
+finds its way. The threads may wait.
 """
 
 import functools
 import logging
 from typing import Final
 
-from vswapfs.core.store import Store
+from vswapfs.core.store import CLUSTER_BYTES, Store
 from vswapfs.daemon.io_threads import IoThreads
+from vswapfs.errors import PoolFullError
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import memory
 from vswapfs.host.region import MemoryRegion
@@ -20,21 +22,35 @@ IN_HAND_SEGMENTS: Final = 8
 IN_HAND_SHARE: Final = 1 / 8
 """Of the pool limit, if that is less."""
 
+CLUSTERS_AHEAD: Final = (1, 32, 64, 96, 128)
+"""Clusters that get their descriptors' memory when one is begun. Linux takes the clusters of an
+empty area in order (6.1), or every 32nd first (6.12: setup_clusters in mm/swapfile.c), and each
+processor has one."""
+
+_THREADS: Final = 2
+"""A slot is as much as 256 clusters: it may take that much longer."""
+
 _log = logging.getLogger(__name__)
 
 
 class Forehand:
     """Called on the lane."""
 
-    def __init__(self, store: Store, lane: Lane, pool: MemoryRegion) -> None:
+    def __init__(
+        self, store: Store, lane: Lane, pool: MemoryRegion, descriptors: MemoryRegion
+    ) -> None:
         self._store = store
         self._lane = lane
         self._pool = pool
+        self._descriptors = descriptors
+        self._clusters: set[int] = set()
+        """Whose descriptors get their memory now."""
         self._memory = memory.Watch()
         self._ram = store.segments.ram
         self._ram.warm_up = self._warm_up
+        store.begin_cluster = self._begin_cluster
         self._seen = (-1, -1, -1)
-        self._threads = IoThreads(lane.submit, 1, "memory")
+        self._threads = IoThreads(lane.submit, _THREADS, "memory")
 
     def start(self) -> None:
         self._threads.start()
@@ -53,6 +69,41 @@ class Forehand:
             return False
         self._pool.populate(*self._bytes_of(slot))
         return True
+
+    def _begin_cluster(self, cluster: int) -> None:
+        start = cluster * CLUSTER_BYTES
+        if not self._descriptors.is_there(start):
+            if not self._memory.can_spare_some():
+                self._take_descriptors(cluster)
+                raise PoolFullError(
+                    "the machine has no memory for descriptors now",
+                    remedy="end what takes the memory",
+                )
+            self._descriptors.populate(start, start + CLUSTER_BYTES)
+        for ahead in CLUSTERS_AHEAD:
+            self._take_descriptors(cluster + ahead)
+
+    def _take_descriptors(self, cluster: int) -> None:
+        start = cluster * CLUSTER_BYTES
+        if (
+            cluster < self._store.geometry.cluster_count
+            and cluster not in self._clusters
+            and not self._descriptors.is_there(start)
+        ):
+            self._clusters.add(cluster)
+            self._descriptors.takers += 1
+            self._threads.do(
+                functools.partial(self._descriptors.take, start, start + CLUSTER_BYTES),
+                functools.partial(self._have_descriptors, cluster),
+            )
+
+    def _have_descriptors(self, cluster: int, _: object, error: BaseException | None) -> None:
+        self._clusters.remove(cluster)
+        self._descriptors.takers -= 1
+        if error is not None:
+            _log.warning("memory for descriptors: %s", error)
+        else:
+            self._lane.serve_parked()
 
     def look_after(self) -> None:
         """See to it that enough is in hand. Called often."""

@@ -224,7 +224,8 @@ class Service:
         )  # fmt: skip
         self._lane.tiers = self._tiering
         self._tiering.start()
-        self._forehand = Forehand(self._store, self._lane, self._state.regions["pool"])
+        regions = self._state.regions
+        self._forehand = Forehand(self._store, self._lane, regions["pool"], regions["descriptors"])
         self._lane.look_after = self._forehand.look_after
         self._forehand.start()
 

@@ -42,6 +42,8 @@ class MemoryRegion:
         self._size_bytes = size_bytes
         self._kept_bytes = 0
         self._is_locked = True  # as the process is
+        self.takers = 0
+        """Calls of ``take`` that are on their way, as whoever gives memory back knows of them."""
         try:
             self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
@@ -54,9 +56,11 @@ class MemoryRegion:
 
     def release(self, start: int, stop: int) -> None:
         """Give whole pages back to the machine, if they are not kept; they read as zero then."""
-        # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL).
+        # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL). It would
+        # wait for one who takes some, who may wait for memory.
         if (
             start < self._kept_bytes
+            or self.takers
             or _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0
         ):
             self._view[start:stop] = bytes(stop - start)
@@ -107,9 +111,9 @@ class MemoryRegion:
         self._map.madvise(_MADV_POPULATE_WRITE, 0, self._kept_bytes)
 
     def take(self, start: int, stop: int) -> None:
-        """Take memory for these bytes, whole pages that nobody uses, however long that takes; and
-        map it, or it is not locked (it was swapped out, to ourselves), and whoever touches it first
-        needs memory for a page table. They are zero then.
+        """Take memory for these bytes, whole pages, however long that takes; and map it, or it is
+        not locked (it was swapped out, to ourselves), and whoever touches it first needs memory for
+        a page table. What is in them stays as it is. Raises OSError.
 
         Other threads do not wait meanwhile, unless they give memory of this region back; or, if it
         is locked, map anything.
@@ -118,8 +122,17 @@ class MemoryRegion:
             # Not in a page fault, which has whoever maps memory wait. Locked memory is taken in
             # one: between the two even 64 KiB were swapped out.
             os.posix_fallocate(self._fd, start, stop - start)
-        address = ctypes.c_void_p(self._address() + start)
-        _libc.memset(address, 0, ctypes.c_size_t(stop - start))  # without Python's lock
+        address, size = ctypes.c_void_p(self._address() + start), ctypes.c_size_t(stop - start)
+        if _libc.madvise(address, size, _MADV_POPULATE_WRITE) != 0:  # without Python's lock
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def is_there(self, page_start: int) -> bool:
+        """Whether a page has memory."""
+        try:
+            return os.lseek(self._fd, page_start, os.SEEK_DATA) == page_start
+        except OSError:  # ENXIO: nothing has, from there on
+            return False
 
     def _address(self) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._map))

@@ -1,0 +1,111 @@
+"""Descriptors whose memory is there before a page comes (daemon/forehand.py)."""
+
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from vswapfs.core.buffers import Buffers, Geometry
+from vswapfs.core.descriptor import CLUSTER_PAGES
+from vswapfs.core.store import CLUSTER_BYTES, Store
+from vswapfs.daemon.forehand import CLUSTERS_AHEAD, Forehand
+from vswapfs.errors import PoolFullError
+from vswapfs.fuse.lane import Lane
+from vswapfs.host.region import MemoryRegion, memory_file
+
+CLUSTERS = 200
+GEOMETRY = Geometry(page_count=CLUSTERS * CLUSTER_PAGES, slot_count=16)
+
+
+def page_of(cluster: int) -> bytes:
+    return cluster.to_bytes(8, "little") + bytes(range(256)) * 15 + bytes(248)
+
+
+class FakeLane:
+    """Takes what threads hand over; ``drain`` is the lane's turn."""
+
+    def __init__(self) -> None:
+        self.handed: queue.Queue[tuple[Callable[[], Any], Callable[..., None]]] = queue.Queue()
+        self.parked_served = 0
+
+    def submit(self, job: Callable[[], Any], done: Callable[..., None]) -> None:
+        self.handed.put((job, done))
+
+    def serve_parked(self) -> None:
+        self.parked_served += 1
+
+    def drain(self, count: int) -> None:
+        for _ in range(count):
+            job, done = self.handed.get(timeout=10)
+            done(job(), None)
+
+
+class Setup:
+    def __init__(self) -> None:
+        self.regions = {
+            part: MemoryRegion(memory_file(f"test-{part}", size), size)
+            for part, size in GEOMETRY.sizes_bytes().items()
+        }
+        self.store = Store(GEOMETRY, Buffers(**self.regions))
+        self.lane = FakeLane()
+        self.descriptors = self.regions["descriptors"]
+        lane = cast("Lane", self.lane)
+        self.forehand = Forehand(self.store, lane, self.regions["pool"], self.descriptors)
+        self.can_spare = True
+        self.forehand._memory.can_spare_some = lambda: self.can_spare  # type: ignore[method-assign]
+
+    def has_memory(self, cluster: int) -> bool:
+        return self.descriptors.is_there(cluster * CLUSTER_BYTES)
+
+    def put(self, cluster: int) -> None:
+        self.store.store(cluster * CLUSTER_PAGES, page_of(cluster))
+
+
+@pytest.fixture
+def setup() -> Iterator[Setup]:
+    made = Setup()
+    made.forehand.start()
+    yield made
+    made.forehand.stop()
+
+
+def test_the_next_clusters_get_their_memory(setup: Setup) -> None:
+    setup.put(3)
+    setup.lane.drain(len(CLUSTERS_AHEAD))
+    there = {cluster for cluster in range(CLUSTERS) if setup.has_memory(cluster)}
+    assert there == {3, *(3 + ahead for ahead in CLUSTERS_AHEAD)}
+    assert setup.descriptors.takers == 0
+    setup.can_spare = False
+    setup.put(3 + CLUSTERS_AHEAD[0])
+
+
+def test_a_store_is_refused_when_there_is_none_and_works_once_there_is(setup: Setup) -> None:
+    setup.put(0)  # the pool has its memory
+    setup.lane.drain(len(CLUSTERS_AHEAD))
+    setup.can_spare = False
+    with pytest.raises(PoolFullError, match="no memory for descriptors"):
+        setup.put(7)
+    served = setup.lane.parked_served
+    setup.lane.drain(1)
+    assert setup.lane.parked_served == served + 1
+    setup.put(7)
+    assert setup.store.load(7 * CLUSTER_PAGES) == page_of(7)
+
+
+def test_what_is_being_taken_is_not_given_back_meanwhile(setup: Setup) -> None:
+    setup.put(5)
+    setup.descriptors.takers += 1  # or the lane would wait for that thread
+    setup.store.discard(5 * CLUSTER_PAGES, CLUSTER_PAGES)
+    assert setup.has_memory(5)
+    setup.descriptors.takers -= 1
+    setup.put(5)
+    setup.lane.drain(len(CLUSTERS_AHEAD))
+    setup.store.discard(5 * CLUSTER_PAGES, CLUSTER_PAGES)
+    assert not setup.has_memory(5)
+
+
+def test_taking_leaves_what_is_there(setup: Setup) -> None:
+    setup.put(9)
+    setup.descriptors.take(9 * CLUSTER_BYTES, 10 * CLUSTER_BYTES)
+    assert setup.store.load(9 * CLUSTER_PAGES) == page_of(9)
