@@ -3,6 +3,7 @@
 Never blocks for ever: a command that does not end in its time is killed and reported.
 """
 
+import signal
 import subprocess
 from typing import Final
 
@@ -33,6 +34,13 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S, remedy: str 
         raise HostError(step, f"{argv[0]} did not end within {timeout_s} s") from None
     if result.returncode != 0:
         words = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        said = words[-1] if words else f"{argv[0]} ended with {result.returncode}"
-        raise HostError(step, said, remedy=remedy)
+        raise HostError(
+            step, words[-1] if words else _ended(argv[0], result.returncode), remedy=remedy
+        )
     return result.stdout.strip()
+
+
+def _ended(name: str, status: int) -> str:
+    if status == -signal.SIGKILL:
+        return f"{name} was killed; if by the OOM killer, there is not enough memory"
+    return f"{name} ended with {status}"
