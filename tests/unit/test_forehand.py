@@ -105,6 +105,18 @@ def test_what_is_being_taken_is_not_given_back_meanwhile(setup: Setup) -> None:
     assert not setup.has_memory(5)
 
 
+def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Setup) -> None:
+    ram = setup.store.segments.ram
+    ram.kept_warm = 4
+    assert ram.begin_warming() is not None  # the thread waits for memory
+    assert setup.forehand.is_taking
+    setup.forehand.look_again()
+    assert (ram.will_be_warm, setup.lane.parked_served) == (True, 0)
+    setup.can_spare = False
+    setup.forehand.look_again()
+    assert (ram.will_be_warm, setup.lane.parked_served) == (False, 1)
+
+
 def test_taking_leaves_what_is_there(setup: Setup) -> None:
     setup.put(9)
     setup.descriptors.take(9 * CLUSTER_BYTES, 10 * CLUSTER_BYTES)

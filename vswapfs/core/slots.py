@@ -83,9 +83,14 @@ class RamSlots(Slots):
         return len(self._warm)
 
     @property
+    def is_warming(self) -> bool:
+        """A slot gets its memory now."""
+        return bool(self._warming)
+
+    @property
     def will_be_warm(self) -> bool:
-        """A slot gets its memory now, and there is some."""
-        return bool(self._warming) and not self.is_starved
+        """The same, and there is some to be had."""
+        return self.is_warming and not self.is_starved
 
     @property
     def has_excess(self) -> bool:

@@ -105,6 +105,19 @@ class Forehand:
         else:
             self._lane.serve_parked()
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether a thread is at it; it may wait for long."""
+        return self._ram.is_warming
+
+    def look_again(self) -> None:
+        """Stores may be parked until a slot has its memory, and nothing else come that would be
+        looked after; and the slot not get any before a store has been answered."""
+        self._seen = (-1, -1, -1)
+        self.look_after()
+        if self._ram.is_starved:
+            self._lane.serve_parked()
+
     def look_after(self) -> None:
         """See to it that enough is in hand. Called often."""
         ram = self._ram

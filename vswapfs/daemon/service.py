@@ -270,7 +270,9 @@ class Service:
     def _start_tasks(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._obey_signals)
         nursery.start_soon(self._succession.watch_supervisor)
-        nursery.start_soon(every_second, self._config, self._store, self._lane, self._tiering)
+        nursery.start_soon(
+            every_second, self._config, self._store, self._lane, self._tiering, self._forehand
+        )
         nursery.start_soon(self._scrubber.background)
 
     def _is_serving(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is looked after once a second: the automatic pool limit, cold pages, tiers.
+"""What is looked after once a second: the automatic pool limit, cold pages, tiers, memory in hand.
 
 Owns the clock of these; decides nothing itself and does it all on the lane.
 """
@@ -13,13 +13,16 @@ from vswapfs.core import policy
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import auto_limit_least
+from vswapfs.daemon.forehand import Forehand
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.format.message import Config
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import memory
 
 
-async def every_second(config: Config, store: Store, lane: Lane, tiering: Tiering) -> None:
+async def every_second(
+    config: Config, store: Store, lane: Lane, tiering: Tiering, forehand: Forehand
+) -> None:
     """For ever."""
     least = auto_limit_least(store.geometry)
     while True:
@@ -39,6 +42,8 @@ async def every_second(config: Config, store: Store, lane: Lane, tiering: Tierin
             await ask(lane, functools.partial(store.recompress_cold, now_s))
         if tiering.tiers:
             await ask(lane, tiering.tick)
+        if forehand.is_taking:
+            await ask(lane, forehand.look_again)
 
 
 def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:
