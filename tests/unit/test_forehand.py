@@ -108,6 +108,7 @@ def test_what_is_being_taken_is_not_given_back_meanwhile(setup: Setup) -> None:
 def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Setup) -> None:
     ram = setup.store.segments.ram
     ram.kept_warm = 4
+    assert not setup.forehand.is_taking
     assert ram.begin_warming() is not None  # the thread waits for memory
     assert setup.forehand.is_taking
     setup.forehand.look_again()
@@ -115,6 +116,15 @@ def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Set
     setup.can_spare = False
     setup.forehand.look_again()
     assert (ram.will_be_warm, setup.lane.parked_served) == (False, 1)
+
+
+def test_a_thread_that_waits_for_memory_ends_with_the_worker() -> None:
+    setup = Setup()
+    setup.forehand._memory.is_free = lambda size_bytes: False  # type: ignore[method-assign]
+    setup.forehand.start()
+    setup.put(0)
+    setup.forehand.stop()
+    assert not setup.has_memory(CLUSTERS_AHEAD[0])
 
 
 def test_taking_leaves_what_is_there(setup: Setup) -> None:

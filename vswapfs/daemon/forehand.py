@@ -7,8 +7,10 @@ memory to spare; else the store is refused (ENOSPC), the kernel keeps the page, 
 finds its way. The threads may wait.
 """
 
+import errno
 import functools
 import logging
+import time
 from typing import Final
 
 from vswapfs.core.store import CLUSTER_BYTES, Store
@@ -26,6 +28,11 @@ CLUSTERS_AHEAD: Final = (1, 32, 64, 96, 128)
 """Clusters that get their descriptors' memory when one is begun. Linux takes the clusters of an
 empty area in order (6.1), or every 32nd first (6.12: setup_clusters in mm/swapfile.c), and each
 processor has one."""
+
+PIECE_BYTES: Final = 32 << 10
+WAIT_S: Final = 0.02
+_AMPLE: Final = 4
+"""So many times what is to be taken is free: nobody will have taken it meanwhile."""
 
 _THREADS: Final = 2
 """A slot is as much as 256 clusters: it may take that much longer."""
@@ -46,6 +53,7 @@ class Forehand:
         self._clusters: set[int] = set()
         """Whose descriptors get their memory now."""
         self._memory = memory.Watch()
+        self._is_stopping = False
         self._ram = store.segments.ram
         self._ram.warm_up = self._warm_up
         store.begin_cluster = self._begin_cluster
@@ -57,6 +65,7 @@ class Forehand:
 
     def stop(self) -> None:
         """After the lane has ended."""
+        self._is_stopping = True
         self._threads.stop()
 
     def _bytes_of(self, slot: int) -> tuple[int, int]:
@@ -93,7 +102,7 @@ class Forehand:
             self._clusters.add(cluster)
             self._descriptors.takers += 1
             self._threads.do(
-                functools.partial(self._descriptors.take, start, start + CLUSTER_BYTES),
+                functools.partial(self._take, self._descriptors, start, start + CLUSTER_BYTES),
                 functools.partial(self._have_descriptors, cluster),
             )
 
@@ -105,17 +114,29 @@ class Forehand:
         else:
             self._lane.serve_parked()
 
+    def _take(self, region: MemoryRegion, start: int, stop: int) -> None:
+        """On a thread. It waits outside of the kernel, where it would have a lock of all threads:
+        one that ended, with the interpreter in its hands, waited 20 s for such a lock."""
+        if self._memory.is_free(_AMPLE * (stop - start)):
+            region.take(start, stop)
+            return
+        for at in range(start, stop, PIECE_BYTES):
+            while not self._memory.is_free(PIECE_BYTES):
+                if self._is_stopping:
+                    raise OSError(errno.ECANCELED, "the worker ends")
+                time.sleep(WAIT_S)
+            region.take(at, min(at + PIECE_BYTES, stop))
+
     @property
     def is_taking(self) -> bool:
         """Whether a thread is at it; it may wait for long."""
-        return self._ram.is_warming
+        return self._ram.is_warming or bool(self._clusters)
 
     def look_again(self) -> None:
-        """Stores may be parked until a slot has its memory, and nothing else come that would be
-        looked after; and the slot not get any before a store has been answered."""
-        self._seen = (-1, -1, -1)
-        self.look_after()
-        if self._ram.is_starved:
+        """Stores may be parked until what is being taken is there, and nothing else come that would
+        be looked after; and there be no memory before one of them has been answered."""
+        if not self._memory.can_spare_some():
+            self._ram.is_starved = True
             self._lane.serve_parked()
 
     def look_after(self) -> None:
@@ -133,7 +154,7 @@ class Forehand:
             ram.is_starved = False
         if self._store.recount is None and (slot := ram.begin_warming()) is not None:
             self._threads.do(
-                functools.partial(self._pool.take, *self._bytes_of(slot)),
+                functools.partial(self._take, self._pool, *self._bytes_of(slot)),
                 functools.partial(self._warmed, slot),
             )
 

@@ -5,8 +5,11 @@ Owns the rule of the machine's reserve. A pool that may grow to the size of the 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Final
+
+from vswapfs.units import PAGE_BYTES
 
 RESERVE_SHARE: Final = 1 / 8
 RESERVE_MIN_BYTES: Final = 128 << 20
@@ -64,6 +67,7 @@ class Watch:
     def __init__(self) -> None:
         self._fd = os.open("/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
         self._spare_bytes = max(int(total_bytes() * SPARE_SHARE), SPARE_MIN_BYTES)
+        self._low_bytes = _low_marks_bytes()
 
     def can_spare_some(self) -> bool:
         """Whether to take a MiB now will not have the caller wait for reclaim.
@@ -71,9 +75,22 @@ class Watch:
         Much more than that has to be available: 16 of a guest's 212 MiB were said to be to the end,
         when nothing was (pages of programs that run).
         """
-        text = os.pread(self._fd, 256, 0)
-        _, _, rest = text.partition(b"MemAvailable:")
-        return int(rest.split(None, 1)[0]) << 10 >= self._spare_bytes
+        return self._bytes_of(b"MemAvailable:") >= self._spare_bytes
+
+    def is_free(self, size_bytes: int) -> bool:
+        """Whether so much can be taken now without any reclaim: the kernel reclaims in the
+        background as long as less is free than its low-memory marks, and up to a mark above."""
+        return self._bytes_of(b"MemFree:") - size_bytes >= self._low_bytes
+
+    def _bytes_of(self, key: bytes) -> int:
+        _, _, rest = os.pread(self._fd, 256, 0).partition(key)
+        return int(rest.split(None, 1)[0]) << 10
+
+
+def _low_marks_bytes() -> int:
+    """Of all zones: below them kswapd reclaims."""
+    pages = re.findall(r"^ +low +(\d+)$", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
+    return sum(map(int, pages)) * PAGE_BYTES
 
 
 def figures() -> dict[str, int | float]:
