@@ -56,7 +56,8 @@ class Setup:
         self.forehand._memory.can_spare_some = lambda: self.can_spare  # type: ignore[method-assign]
 
     def has_memory(self, cluster: int) -> bool:
-        return self.descriptors.is_there(cluster * CLUSTER_BYTES)
+        start = cluster * CLUSTER_BYTES
+        return any(first <= start < stop for first, stop in self.descriptors.extents())
 
     def put(self, cluster: int) -> None:
         self.store.store(cluster * CLUSTER_PAGES, page_of(cluster))
@@ -75,7 +76,6 @@ def test_the_next_clusters_get_their_memory(setup: Setup) -> None:
     setup.lane.drain(len(CLUSTERS_AHEAD))
     there = {cluster for cluster in range(CLUSTERS) if setup.has_memory(cluster)}
     assert there == {3, *(3 + ahead for ahead in CLUSTERS_AHEAD)}
-    assert setup.descriptors.takers == 0
     setup.can_spare = False
     setup.put(3 + CLUSTERS_AHEAD[0])
 
@@ -93,16 +93,27 @@ def test_a_store_is_refused_when_there_is_none_and_works_once_there_is(setup: Se
     assert setup.store.load(7 * CLUSTER_PAGES) == page_of(7)
 
 
-def test_what_is_being_taken_is_not_given_back_meanwhile(setup: Setup) -> None:
-    setup.put(5)
-    setup.descriptors.takers += 1  # or the lane would wait for that thread
+def test_nothing_is_given_back_while_some_is_being_taken(setup: Setup) -> None:
+    setup.put(5)  # the threads' answers are still on their way
     setup.store.discard(5 * CLUSTER_PAGES, CLUSTER_PAGES)
     assert setup.has_memory(5)
-    setup.descriptors.takers -= 1
-    setup.put(5)
+    assert setup.store.load(5 * CLUSTER_PAGES) == bytes(4096)
     setup.lane.drain(len(CLUSTERS_AHEAD))
+    setup.put(5)
     setup.store.discard(5 * CLUSTER_PAGES, CLUSTER_PAGES)
     assert not setup.has_memory(5)
+    setup.can_spare = False
+    with pytest.raises(PoolFullError):
+        setup.put(5)
+
+
+def test_what_is_kept_is_there_for_good(setup: Setup) -> None:
+    setup.descriptors.keep(4 * CLUSTER_BYTES)
+    setup.put(3)
+    setup.lane.drain(len(CLUSTERS_AHEAD))
+    setup.store.discard(3 * CLUSTER_PAGES, CLUSTER_PAGES)
+    setup.can_spare = False
+    setup.put(3)
 
 
 def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Setup) -> None:

@@ -81,7 +81,9 @@ class Cleaner:
 
     def run(self, steps: int) -> bool:
         """Do up to ``steps`` record copies (or their worth of scanning); False when there is
-        nothing to clean."""
+        nothing to clean, or no memory for it now."""
+        if not self._has_memory():
+            return False
         while steps > 0:
             if self.victim < 0:
                 if self.exhausted():
@@ -109,7 +111,9 @@ class Cleaner:
             self.recompressing = self.victim >= 0
 
     def run_victim(self) -> bool:
-        """Clean one whole segment now; False when there is nothing to clean."""
+        """Clean one whole segment now; False when there is nothing to clean, or no memory."""
+        if not self._has_memory():
+            return False
         self.recompressing = False  # a store waits for the room
         while self.victim < 0:
             if self.exhausted():
@@ -118,6 +122,12 @@ class Cleaner:
         while self.victim >= 0:
             self._copy(1 << 30)
         return True
+
+    def _has_memory(self) -> bool:
+        """Whether the survivors' next slot can be written to without a wait for memory. With no
+        slot unused, what is left of the victim fits the one they have."""
+        ram = self._segments.ram
+        return not ram.unused_count or ram.has_memory(0)
 
     def forget(self, segment: int) -> None:
         """The segment was freed because its last record died."""

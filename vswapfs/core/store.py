@@ -101,7 +101,6 @@ class Store:
         """
         self.geometry = geometry
         self.same_filled = same_filled
-        self._descriptors = buffers.descriptors
         self.words = buffers.descriptors.view.cast("Q")
         self.pool = buffers.pool.view
         self.segments = SegmentTable(
@@ -129,6 +128,10 @@ class Store:
         self.begin_cluster: Callable[[int], None] = lambda _cluster: None
         """Called before a page is stored in a cluster that has none: its descriptors, one page of
         memory, may not have it. Raises PoolFullError if there is none to be had."""
+        self.end_cluster: Callable[[int], None] = lambda cluster: buffers.descriptors.release(
+            cluster * CLUSTER_BYTES, (cluster + 1) * CLUSTER_BYTES
+        )
+        """Called when a cluster has no page any more; its descriptors are all zero then."""
         self.incompressible_pages = 0
         self.stored_total = 0
         self.loaded_total = 0
@@ -328,8 +331,7 @@ class Store:
             left_pages = _used(self._cluster(cluster))
         self.cluster_pages[cluster] = left_pages
         if not left_pages:
-            # A cluster without a page: its descriptors are one page of memory, given back whole.
-            self._descriptors.release(cluster * CLUSTER_BYTES, (cluster + 1) * CLUSTER_BYTES)
+            self.end_cluster(cluster)
         self.discarded_total += len(dropped)
         for page, word in dropped:
             self._drop(page, word)

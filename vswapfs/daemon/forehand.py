@@ -50,13 +50,19 @@ class Forehand:
         self._lane = lane
         self._pool = pool
         self._descriptors = descriptors
+        self._has_descriptors = bytearray(store.geometry.cluster_count)
+        """By cluster: whether its descriptors have memory. To ask the kernel is to wait for whoever
+        takes some."""
+        for start, stop in descriptors.extents():
+            for cluster in range(start // CLUSTER_BYTES, stop // CLUSTER_BYTES):
+                self._has_descriptors[cluster] = True
         self._clusters: set[int] = set()
         """Whose descriptors get their memory now."""
         self._memory = memory.Watch()
         self._is_stopping = False
         self._ram = store.segments.ram
         self._ram.warm_up = self._warm_up
-        store.begin_cluster = self._begin_cluster
+        store.begin_cluster, store.end_cluster = self._begin_cluster, self._end_cluster
         self._seen = (-1, -1, -1)
         self._threads = IoThreads(lane.submit, _THREADS, "memory")
 
@@ -80,38 +86,44 @@ class Forehand:
         return True
 
     def _begin_cluster(self, cluster: int) -> None:
-        start = cluster * CLUSTER_BYTES
-        if not self._descriptors.is_there(start):
+        if not self._has_descriptors[cluster]:
             if not self._memory.can_spare_some():
                 self._take_descriptors(cluster)
                 raise PoolFullError(
                     "the machine has no memory for descriptors now",
                     remedy="end what takes the memory",
                 )
-            self._descriptors.populate(start, start + CLUSTER_BYTES)
+            self._descriptors.populate(*_descriptors_of(cluster))
+            self._has_descriptors[cluster] = True
         for ahead in CLUSTERS_AHEAD:
             self._take_descriptors(cluster + ahead)
 
+    def _end_cluster(self, cluster: int) -> None:
+        start, stop = _descriptors_of(cluster)
+        if self._clusters:
+            self._descriptors.clear(start, stop)  # to give it back is to wait for that thread
+        else:
+            self._descriptors.release(start, stop)
+            self._has_descriptors[cluster] = start < self._descriptors.kept_bytes
+
     def _take_descriptors(self, cluster: int) -> None:
-        start = cluster * CLUSTER_BYTES
         if (
-            cluster < self._store.geometry.cluster_count
+            cluster < len(self._has_descriptors)
+            and not self._has_descriptors[cluster]
             and cluster not in self._clusters
-            and not self._descriptors.is_there(start)
         ):
             self._clusters.add(cluster)
-            self._descriptors.takers += 1
             self._threads.do(
-                functools.partial(self._take, self._descriptors, start, start + CLUSTER_BYTES),
-                functools.partial(self._have_descriptors, cluster),
+                functools.partial(self._take, self._descriptors, *_descriptors_of(cluster)),
+                functools.partial(self._take_ended, cluster),
             )
 
-    def _have_descriptors(self, cluster: int, _: object, error: BaseException | None) -> None:
+    def _take_ended(self, cluster: int, _: object, error: BaseException | None) -> None:
         self._clusters.remove(cluster)
-        self._descriptors.takers -= 1
         if error is not None:
             _log.warning("memory for descriptors: %s", error)
         else:
+            self._has_descriptors[cluster] = True
             self._lane.serve_parked()
 
     def _take(self, region: MemoryRegion, start: int, stop: int) -> None:
@@ -165,3 +177,7 @@ class Forehand:
         if error is None:
             self._lane.serve_parked()
             self.look_after()
+
+
+def _descriptors_of(cluster: int) -> tuple[int, int]:
+    return cluster * CLUSTER_BYTES, (cluster + 1) * CLUSTER_BYTES

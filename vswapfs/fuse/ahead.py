@@ -7,7 +7,7 @@ was decoded and verified.
 
 from typing import Final
 
-from vswapfs.core.descriptor import KIND_MASK, SEGMENT_SHIFT, STORED
+from vswapfs.core.descriptor import CLUSTER_SHIFT, KIND_MASK, SEGMENT_SHIFT, STORED
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.errors import LostPageError
@@ -48,6 +48,9 @@ class DecodedAhead:
         if page >= self._stop:
             return False
         self._next += 1
+        if not self._store.cluster_pages[page >> CLUSTER_SHIFT]:
+            self._stop = 0  # no page there; and to look at its descriptors may take memory
+            return False
         word = self._store.words[page]
         if word & KIND_MASK == STORED:
             try:

@@ -40,10 +40,9 @@ class MemoryRegion:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size_bytes = size_bytes
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        """From the begin on: these have their memory for good."""
         self._is_locked = True  # as the process is
-        self.takers = 0
-        """Calls of ``take`` that are on their way, as whoever gives memory back knows of them."""
         try:
             self._map = mmap.mmap(fd, size_bytes)
         except OSError as error:
@@ -56,14 +55,16 @@ class MemoryRegion:
 
     def release(self, start: int, stop: int) -> None:
         """Give whole pages back to the machine, if they are not kept; they read as zero then."""
-        # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL). It would
-        # wait for one who takes some, who may wait for memory.
+        # Punching the file works on locked memory; MADV_REMOVE is refused there (EINVAL).
         if (
-            start < self._kept_bytes
-            or self.takers
+            start < self.kept_bytes
             or _libc.fallocate(self._fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, stop - start) != 0
         ):
-            self._view[start:stop] = bytes(stop - start)
+            self.clear(start, stop)
+
+    def clear(self, start: int, stop: int) -> None:
+        """They are zero then, and keep their memory."""
+        self._view[start:stop] = bytes(stop - start)
 
     def unlock(self) -> None:
         """For memory that is never swapped out as it is: unmapping 256 MiB of it at the end of a
@@ -107,8 +108,8 @@ class MemoryRegion:
     def keep(self, most_bytes: int) -> None:
         """Take memory for the first so many bytes now, whatever they are, and never give it back.
         In a process that takes over, they are in use by another."""
-        self._kept_bytes = min(most_bytes // PAGE_BYTES * PAGE_BYTES, self._size_bytes)
-        self._map.madvise(_MADV_POPULATE_WRITE, 0, self._kept_bytes)
+        self.kept_bytes = min(most_bytes // PAGE_BYTES * PAGE_BYTES, self._size_bytes)
+        self._map.madvise(_MADV_POPULATE_WRITE, 0, self.kept_bytes)
 
     def take(self, start: int, stop: int) -> None:
         """Take memory for these bytes, whole pages, however long that takes; and map it, or it is
@@ -126,13 +127,6 @@ class MemoryRegion:
         if _libc.madvise(address, size, _MADV_POPULATE_WRITE) != 0:  # without Python's lock
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-
-    def is_there(self, page_start: int) -> bool:
-        """Whether a page has memory."""
-        try:
-            return os.lseek(self._fd, page_start, os.SEEK_DATA) == page_start
-        except OSError:  # ENXIO: nothing has, from there on
-            return False
 
     def _address(self) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
