@@ -1,11 +1,13 @@
 """What is decoded ahead is given out only as long as it is what a load would return."""
 
 import random
+from typing import cast
 
 import pytest
 from regions import make_buffers, make_page
 
 from vswapfs.core.buffers import Geometry
+from vswapfs.core.descriptor import CLUSTER_PAGES
 from vswapfs.core.store import Store
 from vswapfs.fuse.ahead import GAP_PAGES_MAX, PAGES_AHEAD, DecodedAhead
 
@@ -103,3 +105,28 @@ def test_the_end_of_the_area_is_the_end(store: Store) -> None:
     ahead.was_read(GEOMETRY.page_count - 16, GEOMETRY.page_count - 4)
     ahead.was_read(GEOMETRY.page_count - 4, GEOMETRY.page_count)
     assert decode_all(ahead) == 0
+
+
+def test_descriptors_that_may_have_no_memory_are_not_looked_at() -> None:
+    geometry = Geometry(2 * CLUSTER_PAGES, 24, 1 << 14, 0)
+    store = Store(geometry, make_buffers(geometry))
+    first = CLUSTER_PAGES - 4  # to the end of the cluster
+    for page in range(first, CLUSTER_PAGES):
+        store.store(page, make_page(random.Random(page), "text"))
+    ahead = DecodedAhead(store)
+    ahead.was_read(first, first + 1)
+    ahead.was_read(first + 1, first + 2)
+    looked = LookedAt(store.words)
+    store.words = cast("memoryview", looked)
+    assert decode_all(ahead) == 2
+    assert max(looked.pages) == CLUSTER_PAGES - 1
+
+
+class LookedAt:
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self.pages: list[int] = []
+
+    def __getitem__(self, page: int) -> int:
+        self.pages.append(page)
+        return int(self._words[page])

@@ -615,3 +615,19 @@ def test_a_store_takes_no_memory_that_is_not_there() -> None:
     assert store.segments.ram.used_count == used
     assert store.load(0) == random.Random(1).randbytes(4096)
     assert list(check(store)) == []
+
+
+def test_a_cleaner_takes_no_memory_that_is_not_there() -> None:
+    store = filled_store()
+    store.discard(0, 40)
+    ram = store.segments.ram
+    ram.cool()
+    ram.warm_up = lambda _slot: False
+    used = ram.used_count
+    assert (store.clean(1000), store.cleaner.run_victim()) == (False, False)
+    assert ram.used_count == used
+    ram.warm_up = lambda _slot: True
+    while store.clean(1000):
+        pass
+    assert ram.used_count < used
+    assert list(check(store)) == []

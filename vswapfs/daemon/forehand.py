@@ -54,8 +54,8 @@ class Forehand:
         """By cluster: whether its descriptors have memory. To ask the kernel is to wait for whoever
         takes some."""
         for start, stop in descriptors.extents():
-            for cluster in range(start // CLUSTER_BYTES, stop // CLUSTER_BYTES):
-                self._has_descriptors[cluster] = True
+            first, end = start // CLUSTER_BYTES, stop // CLUSTER_BYTES
+            self._has_descriptors[first:end] = b"\1" * (end - first)
         self._clusters: set[int] = set()
         """Whose descriptors get their memory now."""
         self._memory = memory.Watch()
