@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.host import MIB, vswapctl_json
 from benchmarks.peers import DISK_DIRECTORY, INSTANCE, block_device, vswapfs_file
 from benchmarks.report import console
-from vswapfs.host import memory
+from vswapfs.daemon.mapped import KEPT_DESCRIPTOR_BYTES
 from vswapfs.units import PAGE_BYTES, format_size
 
 PoolBytes = tuple[int, int, int]
@@ -63,7 +63,7 @@ def beyond_payload_bytes() -> int:
 def empty_bytes(beyond_bytes: int) -> int:
     """Of a worker with hardly a page: descriptors that it keeps in memory from its start on are of
     the pages to come."""
-    return beyond_bytes - memory.kept_descriptor_bytes()
+    return beyond_bytes - KEPT_DESCRIPTOR_BYTES
 
 
 def metadata(size_gib: int) -> None:

@@ -7,6 +7,7 @@ Never changes a byte of them.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.daemon.cipher import Cipher
@@ -15,8 +16,12 @@ from vswapfs.daemon.handover import BUFFER_PARTS, Handed
 from vswapfs.format.message import Config
 from vswapfs.format.session import Field, Session
 from vswapfs.fuse.journal import JOURNAL_BYTES
-from vswapfs.host import hardening, memory
+from vswapfs.host import hardening
 from vswapfs.host.region import MemoryRegion, map_files
+
+KEPT_DESCRIPTOR_BYTES: Final = 1 << 20
+"""The first descriptors, of 512 MiB, have their memory for good: the kernel uses an area from its
+begin on. The others get it as they are needed (forehand.py)."""
 
 
 @dataclass(slots=True)
@@ -57,8 +62,7 @@ def map_all(
         # What survives is on a tmpfs that is never swapped out.
         locked=not session[Field.SURVIVES],
     )
-    # The kernel uses an area from its begin on. A store must not wait for memory.
-    regions["descriptors"].keep(memory.kept_descriptor_bytes())
+    regions["descriptors"].keep(KEPT_DESCRIPTOR_BYTES)
     journal = MemoryRegion(handed.journal, JOURNAL_BYTES)
     cipher = Cipher(session.key, SEGMENT_BYTES) if config.encrypt else None
     return State(

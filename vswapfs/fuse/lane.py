@@ -81,10 +81,10 @@ class Lane:
         """``buffer``: what requests are read into, the journal's or a ``request_buffer``."""
         self.store = store
         self.tiers: TierIo | None = None
-        self.look_after: Callable[[], None] | None = None  # called when segments have changed
+        self.look_after: Callable[[], None] = lambda: None  # called when segments have changed
         self.lost = LostPages(store)
         self._ahead = DecodedAhead(store)
-        self._parked: list[tuple[bytes, int]] = []
+        self._parked: list[tuple[bytes | memoryview, int]] = []
         self._pumped_at = 0
         self._device_fd = device_fd
         self._behind = Behind(pair_fd, self._pass_back)
@@ -214,8 +214,7 @@ class Lane:
         unfinished = self.store.cleaning_urgent() and self.store.clean(clean_steps)
         if self.tiers is not None and self.store.segments.change_count != self._pumped_at:
             self._pumped_at = self.store.segments.change_count
-            if self.look_after is not None:
-                self.look_after()
+            self.look_after()
             self.tiers.pump()
         return unfinished
 
@@ -291,8 +290,7 @@ class Lane:
         except PoolFullError as error:
             if self.tiers is not None and self.tiers.room_is_coming():
                 self.counters["requests.parked"] += 1
-                self._keep(length, unique)
-                self._parked.append((self._request[:length].tobytes(), self._began_ns))
+                self._parked.append((self._keep(length, unique), self._began_ns))
             else:
                 self.counters["refusals.pool_full"] += 1
                 self._reply_error(unique, error.errno)
@@ -307,8 +305,7 @@ class Lane:
     def _serve_later(self, plans: list[RecordRead]) -> None:
         """Have records read, then serve the request again with what was read."""
         length, _opcode, unique = wire.OUT_HEADER.unpack_from(self._request)
-        self._keep(length, unique)
-        request, began_ns = self._request[:length].tobytes(), self._began_ns
+        request, began_ns = self._keep(length, unique), self._began_ns
 
         def serve_now(fetched: Fetched) -> None:
             self.store.fetched = fetched
@@ -322,17 +319,20 @@ class Lane:
         assert self.tiers is not None
         self.tiers.read(plans, serve_now)
 
-    def _keep(self, length: int, unique: int) -> None:
-        """The request is not answered at once."""
+    def _keep(self, length: int, unique: int) -> bytes | memoryview:
+        """The request is not answered at once: a copy of it, or itself if it is one."""
+        request = self._request[:length]
         if self._journal is not None:
-            self._journal.keep(self._request[:length], unique)
+            self._journal.keep(request, unique)
+        return request.tobytes() if self._request is self._view else request
 
-    def _serve_again(self, request: bytes, began_ns: int = 0) -> None:
-        # Some requests are shorter than what is unpacked of each.
-        self._request = memoryview(request.ljust(wire.REQUEST.size, b"\0"))
-        self._began_ns = began_ns
+    def _serve_again(self, request: bytes | memoryview, began_ns: int = 0) -> None:
+        count = len(request)
+        if count < wire.REQUEST.size:  # what is unpacked of each
+            request = bytes(request).ljust(wire.REQUEST.size, b"\0")
+        self._request, self._began_ns = memoryview(request), began_ns
         try:
-            self._serve(len(request))
+            self._serve(count)
         finally:
             self._request = self._view
 

@@ -23,7 +23,8 @@ _M_ARENA_MAX: Final = -8
 _NEVER_TRIM: Final = 0x7FFF_FFFF
 _MMAP_THRESHOLD_BYTES: Final = 16 << 20
 """Above the largest request, which is copied when it has to wait."""
-_C_HEAP_BYTES: Final = 512 << 10
+_C_HEAP_BYTES: Final = 3 << 19
+"""Requests that have to wait are copied to it, of 256 KiB each at most (host/loop.py)."""
 _OBJECTS_BYTES: Final = 1 << 20
 _BLOCK_BYTES: Final = 400
 """Of Python's own allocator, which takes arenas of 1 MiB, and the pages of one as it first needs

@@ -43,31 +43,24 @@ def largest_pool_bytes() -> int:
     return max(0, total_bytes() - reserve_bytes())
 
 
-def kept_descriptor_bytes() -> int:
-    """So many bytes of descriptors, the first, have their memory from the start: of an area of four
-    times the machine's memory, and 1 GiB at most. An empty area of 32 GiB shall not take 64 MiB;
-    the larger the machine, the less likely it has not one page."""
-    return min(total_bytes() // 128, KEPT_DESCRIPTORS_MAX_BYTES)
-
-
 def default_pool_bytes() -> int:
     """The most that a pool takes if nobody says how much; of a small machine it is the largest."""
     return min(total_bytes() // 4, largest_pool_bytes())
 
-
-KEPT_DESCRIPTORS_MAX_BYTES: Final = 2 << 20
 
 SPARE_SHARE: Final = 1 / 16
 SPARE_MIN_BYTES: Final = 32 << 20
 
 
 class Watch:
-    """Looks at the machine's memory without allocating any: the file stays open."""
+    """Looks at the machine's memory without allocating any: the file stays open, and the kernel has
+    the page that it writes to from the first look on."""
 
     def __init__(self) -> None:
         self._fd = os.open("/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
         self._spare_bytes = max(int(total_bytes() * SPARE_SHARE), SPARE_MIN_BYTES)
         self._low_bytes = _low_marks_bytes()
+        self.can_spare_some()
 
     def can_spare_some(self) -> bool:
         """Whether to take a MiB now will not have the caller wait for reclaim.
