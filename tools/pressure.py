@@ -74,10 +74,11 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
     "memory_in_hand": (
         Change("vswapfs/daemon/forehand.py", "self._ram.warm_up = self._warm_up", "pass"),
         Change("vswapfs/daemon/forehand.py", "IN_HAND_SEGMENTS: Final = 8", "IN_HAND_SEGMENTS = 0"),
-        Change("vswapfs/daemon/forehand.py", "store.begin_cluster = self._begin_cluster", "pass"),
+        Change("vswapfs/daemon/forehand.py", "store.begin_cluster, store.end_cluster", "_, _"),
     ),
     "heap_in_hand": (Change("vswapfs/daemon/service.py", "hardening.fill_heap()", "pass"),),
     "no_boost": (Change("vswapfs/daemon/service.py", "boost.hold_off(config.name)", "pass"),),
+    "relief": (Change("vswapfs/host/rescue.py", "self._relief.give_back()", "0"),),
     "rescue": (
         Change("vswapfs/daemon/supervisor.py", "and not self._rescue_refused", "and False"),
     ),

@@ -1,11 +1,13 @@
 """The last resort, with files in place of the kernel's."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from vswapfs.host import memory, rescue
-from vswapfs.host.rescue import STALLED_S, Rescue
+from vswapfs.host.relief import PIPE_BYTES, PIPES, Relief
+from vswapfs.host.rescue import AGAIN_S, RELIEF_S, STALLED_S, Rescue
 
 
 class Machine:
@@ -74,3 +76,49 @@ def test_a_machine_that_does_not_allow_it(machine: Machine) -> None:
     machine.trigger.unlink()
     with pytest.raises(OSError, match="trigger"):
         Rescue("loop9")
+
+
+def given_back(relief: Relief) -> int:
+    deadline_s = time.monotonic() + 10
+    given_bytes = 0
+    while given_bytes < PIPES * PIPE_BYTES:
+        assert time.monotonic() < deadline_s, "the thread does not fill them"
+        given_bytes += relief.give_back()
+        time.sleep(0.01)
+    return given_bytes
+
+
+def test_relief_is_given_once_and_can_be_taken_again() -> None:
+    relief = Relief()
+    assert given_back(relief) == PIPES * PIPE_BYTES
+    assert relief.give_back() == 0
+    relief.take_again()
+    assert given_back(relief) == PIPES * PIPE_BYTES
+
+
+class CountedRelief(Relief):
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def give_back(self) -> int:
+        self.calls.append("give")
+        return PIPE_BYTES
+
+    def take_again(self) -> None:
+        self.calls.append("take")
+
+
+def test_memory_is_given_back_before_anyone_is_ended(machine: Machine) -> None:
+    relief = CountedRelief()
+    watch = Rescue("loop9", relief)
+    relief.calls.clear()
+    watch.look(1000.0)
+    watch.look(1000.0 + RELIEF_S - 1)
+    assert relief.calls == ["take"]
+    watch.look(1000.0 + RELIEF_S)
+    assert (relief.calls, machine.kills) == (["take", "give"], 0)
+    for at, (after_s, taken) in enumerate(((1, 0), (AGAIN_S, 0), (AGAIN_S + 1, 1)), 101):
+        machine.device(completed=at, in_flight=3)
+        watch.look(1000.0 + RELIEF_S + after_s)
+        assert relief.calls[2:] == ["take"] * taken
+    assert machine.kills == 0

@@ -1,20 +1,29 @@
-"""The last resort when swap stands still and the machine has no memory: the OOM killer, by hand.
+"""What is done when swap stands still and the machine has no memory: first some is given back
+(relief.py), then, as the last resort, the OOM killer is called by hand.
 
 Owns three files, opened at the start. Allocates nothing later, and waits for nothing. The kernel
 needs a little memory of its own to hand a page to the loop device and on to FUSE. With none left,
 whoever could free some waits for that page, and the kernel calls its OOM killer for nobody who may
-not do I/O: it tries for ever. This ends that, at the price of the process that the OOM killer
-chooses. Always holds: it does nothing while the device completes anything, or memory is to be had.
+not do I/O: it tries for ever. This ends that, if need be at the price of the process that the OOM
+killer chooses. Always holds: it does nothing while the device completes anything, or memory is to
+be had.
 """
 
 import os
 from typing import Final
 
 from vswapfs.host import memory
+from vswapfs.host.relief import Relief
+
+RELIEF_S: Final = 2.0
+"""Requests under way and none completed for so long: what is kept for that is given back."""
+
+AGAIN_S: Final = 10.0
+"""Until it is taken again."""
 
 STALLED_S: Final = 20.0
-"""Requests under way and none completed for so long. A slow disk does not take so long; a hung task
-is told of after 120 s."""
+"""The same, for the OOM killer. A slow disk does not take so long; a hung task is told of after
+120 s."""
 
 STAT: Final = "/sys/block/{}/stat"
 TRIGGER: Final = "/proc/sysrq-trigger"
@@ -26,11 +35,12 @@ _READS, _WRITES, _IN_FLIGHT, _DISCARDS = 0, 4, 8, 11
 class Rescue:
     """Raises OSError if the machine does not let us."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, relief: Relief | None = None) -> None:
+        self._relief = relief or Relief()
         self._stat_fd = os.open(STAT.format(device), os.O_RDONLY | os.O_CLOEXEC)
         self._trigger_fd = os.open(TRIGGER, os.O_WRONLY | os.O_CLOEXEC)
         self._memory = memory.Watch()
-        self._completed, self._since_s = -1, 0.0
+        self._completed, self._since_s, self._given_s = -1, 0.0, 0.0
         self.look(0.0)  # whatever the kernel allocates for these files, it has now
         self._completed = -1
 
@@ -40,8 +50,14 @@ class Rescue:
         completed = sum(int(columns[at]) for at in (_READS, _WRITES, _DISCARDS))
         if completed != self._completed or columns[_IN_FLIGHT] == b"0":
             self._completed, self._since_s = completed, now_s
-        can_spare_some = self._memory.can_spare_some()
-        if can_spare_some or now_s - self._since_s < STALLED_S:
+            if now_s - self._given_s > AGAIN_S:
+                self._relief.take_again()
+        stalled_s = now_s - self._since_s
+        if stalled_s < RELIEF_S or self._memory.can_spare_some():
+            return False
+        if self._relief.give_back():
+            self._given_s = now_s
+        if stalled_s < STALLED_S:
             return False
         os.write(self._trigger_fd, b"f")
         self._since_s = now_s
