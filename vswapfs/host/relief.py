@@ -1,7 +1,7 @@
 """Memory that is given back to the machine when swap stands still, before somebody is ended for it.
 
 Owns pipes full of pages: these are the kernel's, neither mapped nor swapped out. A thread fills
-them, which may wait for memory. Always holds: to give them back waits for nobody, as only those are
+them, when there is memory. Always holds: to give them back waits for nobody, as only those are
 emptied that the thread is through with.
 """
 
@@ -9,7 +9,10 @@ import fcntl
 import os
 import queue
 import threading
+import time
 from typing import Final, NamedTuple
+
+from vswapfs.host import memory
 
 PIPE_BYTES: Final = 1 << 20
 PIPES: Final = 2
@@ -19,6 +22,7 @@ free than the lowest mark, which is 1.3 MiB in a guest of 192 MiB, and 2.6 in on
 _STACK_BYTES: Final = 128 << 10
 """Of the thread. All memory of the process is locked, and the default is 8 MiB."""
 _ZEROS: Final = bytes(64 << 10)
+_WAIT_S: Final = 0.1
 
 
 class _Pipe(NamedTuple):
@@ -30,6 +34,7 @@ class Relief:
     """Raises OSError if there cannot be such pipes."""
 
     def __init__(self) -> None:
+        self._memory = memory.Watch()
         self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self._empty: queue.SimpleQueue[_Pipe] = queue.SimpleQueue()
         self._full: list[_Pipe] = []
@@ -57,8 +62,11 @@ class Relief:
             self._empty.put(self._given.pop())
 
     def _fill(self) -> None:
+        # Taken from a machine that is short of it, it would be what the next one waits for.
         while True:
             pipe = self._empty.get()
             for _ in range(PIPE_BYTES // len(_ZEROS)):
+                while not self._memory.is_free(2 * len(_ZEROS)):
+                    time.sleep(_WAIT_S)
                 os.write(pipe.write_fd, _ZEROS)
             self._full.append(pipe)
