@@ -228,6 +228,23 @@ def test_restart_refuses_another_version_of_the_state() -> None:
         assert up.status()["takeovers"] == 0
 
 
+def test_a_standby_that_was_not_ready_is_not_waited_for() -> None:
+    """Its memory may have been swapped out while it started: to the device that nobody serves."""
+    with swap_instance(NAME, "--size", "64M") as up:
+        wait_until_ready(up)
+        before = session_word(Field.STANDBY_PID)
+        kill(before)
+        wait_until("another", lambda: session_word(Field.STANDBY_PID) not in (0, before))
+        stuck = session_word(Field.STANDBY_PID)
+        os.kill(stuck, signal.SIGSTOP)
+        assert not session_word(Field.STANDBY_READY)
+        kill(up.pid)
+        read = run("dd", f"if={up.device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct")
+        assert read.returncode == 0, read.stderr
+        assert session_word(Field.WORKER_PID) not in (up.pid, before, stuck)
+        wait_until("it has ended", lambda: not Path(f"/proc/{stuck}").exists())
+
+
 def test_workers_that_cannot_serve_are_given_up() -> None:
     """Each successor refuses the state: no crash loop, and no request hangs."""
     require_swap()

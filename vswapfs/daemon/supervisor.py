@@ -92,6 +92,8 @@ class Supervisor:
         self._handed = handed
         self._session = handed.open_session(WORDS_BYTES)
         self._standby: _Process | None = None
+        self._leaving: dict[int, _Process] = {}
+        """Killed standbys that have not ended yet, by pidfd."""
         self._standby_at_ns = 0
         self._deaths = 0
         self._rescue: Rescue | None = None
@@ -145,6 +147,11 @@ class Supervisor:
             self._poll.unregister(standby.pidfd)
             standby.end()
 
+    def _leave(self, standby: _Process) -> None:
+        """Kill it, and do not wait: what it waits for itself may depend on us."""
+        standby.kill()
+        self._leaving[standby.pidfd] = standby
+
     # -- the loop ----------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -161,6 +168,9 @@ class Supervisor:
                         return end()
                 elif self._standby is not None and fd == self._standby.pidfd:
                     self._standby_ended()
+                elif fd in self._leaving:
+                    if self._leaving[fd].ended() is not None:
+                        self._forget(self._leaving.pop(fd))
                 elif fd == self._handed.bell:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(fd)
@@ -256,6 +266,11 @@ class Supervisor:
             )
         if session[Field.ENDED_NS] < session[Field.SERVING_NS]:  # else we killed it, and know when
             session[Field.ENDED_NS] = now_ns
+        if self._standby is not None and not session[Field.STANDBY_READY]:
+            # Memory of its may have been swapped out while it started: to the device that nobody
+            # serves now. A fresh one has none there, and takes no longer in all.
+            self._leave(self._standby)
+            self._standby = None
         tries = 0
         while self._standby is None and not self._start_standby():
             tries += 1
