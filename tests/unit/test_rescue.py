@@ -7,7 +7,7 @@ import pytest
 
 from vswapfs.host import memory, rescue
 from vswapfs.host.relief import PIPE_BYTES, PIPES, Relief
-from vswapfs.host.rescue import AGAIN_S, RELIEF_S, STALLED_S, Rescue
+from vswapfs.host.rescue import AGAIN_S, RELIEF_S, STALLED_IN_RAM_S, STALLED_S, Rescue
 
 
 class Machine:
@@ -46,6 +46,14 @@ def test_a_device_that_stands_still_without_memory_costs_a_process(machine: Mach
     assert not watch.look(1001.0 + STALLED_S)
     assert watch.look(1000.0 + 2 * STALLED_S)
     assert machine.kills == 2
+
+
+def test_without_a_disk_there_is_less_to_wait_for(machine: Machine) -> None:
+    watch = Rescue("loop9")
+    assert not watch.look(1000.0, has_tiers=False)
+    assert not watch.look(1000.0 + STALLED_IN_RAM_S - 1, has_tiers=False)
+    assert not watch.look(1000.0 + STALLED_IN_RAM_S, has_tiers=True)
+    assert watch.look(1000.0 + STALLED_IN_RAM_S, has_tiers=False)
 
 
 def test_nothing_is_ended_while_anything_is_completed(machine: Machine) -> None:

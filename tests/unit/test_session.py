@@ -3,7 +3,7 @@
 import pytest
 
 from vswapfs.errors import UsageError
-from vswapfs.format.session import SESSION_BYTES, Field, Session
+from vswapfs.format.session import SESSION_BYTES, Field, Session, TierEntry
 
 
 def make_session() -> Session:
@@ -31,3 +31,14 @@ def test_a_config_that_is_too_long_changes_nothing() -> None:
         session.keep_config(bytes(1 << 20))
     assert session.config == b"first"
     session.check_version()
+
+
+def test_tiers_that_are_there_are_counted() -> None:
+    session = make_session()
+    counts = [session[Field.TIERS]]
+    for number in (1, 2):
+        session.keep_tier(TierEntry(number, True, 8, 8 << 20, bytes(16), f"/tier{number}"))
+        counts.append(session[Field.TIERS])
+    session.drop_tier(1)
+    counts.append(session[Field.TIERS])
+    assert counts == [0, 1, 2, 1]

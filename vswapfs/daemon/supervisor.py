@@ -176,7 +176,8 @@ class Supervisor:
                         os.eventfd_read(fd)
                     self._rung()
             if self._rescue is not None:
-                self._rescue.look(time.monotonic())
+                has_tiers = self._session[Field.TIERS] > 0
+                self._rescue.look(time.monotonic(), has_tiers=has_tiers)
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
                 self._standby_at_ns = 0
                 if self._standby is None and not self._start_standby():

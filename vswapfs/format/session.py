@@ -79,6 +79,8 @@ class Field(IntEnum):
     """1: the instance is being taken down, and its worker is not to be replaced by a restart."""
     LOOP = 22
     """1 and the number of the loop device; 0: there is none."""
+    TIERS = 23
+    """How many there are."""
 
 
 class Refusal(IntEnum):
@@ -188,10 +190,15 @@ class Session:
         entry[32:_PATH_AT] = tier.uuid
         entry[_PATH_AT : _PATH_AT + len(path)] = path
         words[0] = PRESENT
+        self._count_tiers()
 
     def drop_tier(self, number: int) -> None:
         """After the last segment has left it. Its number, and those of its slots, stay taken."""
         self._tier(number)[:8].cast("Q")[0] = REMOVED
+        self._count_tiers()
+
+    def _count_tiers(self) -> None:
+        self[Field.TIERS] = sum(tier.is_present for tier in self.tiers())
 
     def tiers(self) -> list[TierEntry]:
         """All that there ever were, in the order of their numbers."""

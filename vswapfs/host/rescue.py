@@ -25,6 +25,9 @@ STALLED_S: Final = 20.0
 """The same, for the OOM killer. A slow disk does not take so long; a hung task is told of after
 120 s."""
 
+STALLED_IN_RAM_S: Final = 5.0
+"""Where there is no disk to wait for."""
+
 STAT: Final = "/sys/block/{}/stat"
 TRIGGER: Final = "/proc/sysrq-trigger"
 
@@ -44,7 +47,7 @@ class Rescue:
         self.look(0.0)  # whatever the kernel allocates for these files, it has now
         self._completed = -1
 
-    def look(self, now_s: float) -> bool:
+    def look(self, now_s: float, *, has_tiers: bool = True) -> bool:
         """To be called about once a second; True if a process was ended."""
         columns = os.pread(self._stat_fd, 256, 0).split()
         completed = sum(int(columns[at]) for at in (_READS, _WRITES, _DISCARDS))
@@ -57,7 +60,7 @@ class Rescue:
             return False
         if self._relief.give_back():
             self._given_s = now_s
-        if stalled_s < STALLED_S:
+        if stalled_s < (STALLED_S if has_tiers else STALLED_IN_RAM_S):
             return False
         os.write(self._trigger_fd, b"f")
         self._since_s = now_s
