@@ -22,6 +22,7 @@ def press_one(kernel: str, memory_mib: int, seconds: int, directory: Path) -> No
         assert verdict.result["between_beats_ms"]["most"] < STANDS_STILL_MS
 
 
+@pytest.mark.long
 def test_a_machine_that_is_short_of_memory(tmp_path: Path) -> None:
     press_one("6.12", 192, 30, tmp_path)
 
