@@ -236,7 +236,10 @@ def table(path: str) -> dict[str, int]:
 
 
 def command(*words: str, timeout_s: float = 120) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout_s)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=timeout_s,
+        preexec_fn=as_any_other,  # with nobody whom it may kill, the OOM killer ends the machine
+    )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
