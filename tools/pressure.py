@@ -43,8 +43,8 @@ SILENT_S: Final = 20
 """So long may the heartbeat be silent before the kernel is asked to print who waits for what."""
 PROGRESS_S: Final = 10
 TOUCHES: Final = 2000
-NO_MEMORY: Final = "there is not enough memory"
-"""Said by `off`."""
+NO_MEMORY: Final = ("there is not enough memory", f": -{signal.SIGKILL}:")
+"""Said by `off`, or of it: the OOM killer ended swapoff, or the command itself."""
 SPARED: Final = "-1000"
 
 LAST_BEAT, WORST_BEAT, BEATS, LAST_TOLD, FIRST_HOG = range(5)
@@ -389,10 +389,10 @@ class Trial:
             (status,) = json.loads(command("vswapctl", "status", NAME, "--json"))
             command("vswapctl", "off", NAME, timeout_s=300)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            if NO_MEMORY not in str(error):
+            if not any(words in str(error) for words in NO_MEMORY):
                 self._faults.append(str(error))
                 return {}
-            ended = NO_MEMORY  # what was swapped before there were hogs; it is still served
+            ended = NO_MEMORY[0]  # what was swapped before there were hogs; it is still served
         if findings != "all invariants hold":
             self._faults.append(findings)
         if status["takeovers"] != self._worker_kills:
