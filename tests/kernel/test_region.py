@@ -4,6 +4,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cgroup import MemoryCgroup
@@ -32,25 +33,33 @@ sys.stdin.readline()
 """
 
 
+@contextlib.contextmanager
+def touched(script: str, group: MemoryCgroup) -> Iterator[subprocess.Popen[str]]:
+    """A process in the cgroup that has touched its memory."""
+    command = [sys.executable, "-c", script, str(group.procs_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == "touched\n"
+            yield holder
+        finally:
+            holder.kill()
+
+
 def test_no_page_of_a_region_is_swapped_out_under_pressure() -> None:
-    with swap_instance("tregion", "--size", "256M"), MemoryCgroup(256 * MIB) as group:
-        command = [sys.executable, "-c", HOLDER, str(group.procs_path)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as holder:
-            try:
-                assert holder.stdout
-                assert holder.stdout.readline() == "touched\n"
-                with contextlib.suppress(OSError):  # what cannot be swapped out cannot be limited
-                    group.set_limit(24 * MIB)
-                smaps = Path(f"/proc/{holder.pid}/smaps").read_text()
-                found = re.search(
-                    r"(?ms)memfd:test-pool .*?^Rss: +(\d+) kB.*?^Swap: +(\d+) kB", smaps
-                )
-                assert found
-                assert int(found[2]) == 0
-            finally:
-                holder.kill()
+    with (
+        swap_instance("tregion", "--size", "256M"),
+        MemoryCgroup(256 * MIB) as group,
+        touched(HOLDER, group) as holder,
+    ):
+        with contextlib.suppress(OSError):  # what cannot be swapped out cannot be limited
+            group.set_limit(24 * MIB)
+        smaps = Path(f"/proc/{holder.pid}/smaps").read_text()
+        found = re.search(r"(?ms)memfd:test-pool .*?^Rss: +(\d+) kB.*?^Swap: +(\d+) kB", smaps)
+        assert found
+        assert int(found[2]) == 0
 
 
 # Memory of a process that is swapped out before the process locks it.
@@ -75,21 +84,17 @@ def swapped_kib(pid: int) -> int:
 
 
 def test_what_was_swapped_out_before_it_was_locked_comes_back() -> None:
-    with swap_instance("tregion", "--size", "256M"), MemoryCgroup(256 * MIB) as group:
-        command = [sys.executable, "-c", LATE, str(group.procs_path)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as holder:
-            try:
-                assert holder.stdin
-                assert holder.stdout
-                assert holder.stdout.readline() == "touched\n"
-                group.set_limit(16 * MIB)
-                assert swapped_kib(holder.pid) > 8 << 10
-                group.set_limit(256 * MIB)
-                holder.stdin.write("\n")
-                holder.stdin.flush()
-                assert holder.stdout.readline() == "locked\n"
-                assert swapped_kib(holder.pid) == 0
-            finally:
-                holder.kill()
+    with (
+        swap_instance("tregion", "--size", "256M"),
+        MemoryCgroup(256 * MIB) as group,
+        touched(LATE, group) as holder,
+    ):
+        assert holder.stdin
+        assert holder.stdout
+        group.set_limit(16 * MIB)
+        assert swapped_kib(holder.pid) > 8 << 10
+        group.set_limit(256 * MIB)
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "locked\n"
+        assert swapped_kib(holder.pid) == 0
