@@ -387,6 +387,10 @@ class Trial:
             findings = command("vswapctl", "check", NAME).strip()
             stats = json.loads(command("vswapctl", "stats", NAME, "--json"))
             (status,) = json.loads(command("vswapctl", "status", NAME, "--json"))
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            self._faults.append(str(error))
+            return {}
+        try:
             command("vswapctl", "off", NAME, timeout_s=300)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             if not any(words in str(error) for words in NO_MEMORY):

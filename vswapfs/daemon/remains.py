@@ -41,8 +41,11 @@ def find(name: str) -> Remains:
 
 
 def keep_device(name: str, device: str) -> None:
-    """The device is the instance's, from now on."""
-    Path(instance.device_link(name)).symlink_to(device)
+    """The device is the instance's, from now on. Where there is no room for the link, it is missed
+    only once the mount is taken away."""
+    with contextlib.suppress(OSError):
+        forget_device(name)  # of one that was killed
+        Path(instance.device_link(name)).symlink_to(device)
 
 
 def forget_device(name: str) -> None:
