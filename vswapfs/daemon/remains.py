@@ -1,8 +1,9 @@
 """What there is of an instance in the kernel: its mount and its loop devices.
 
 Owns the search for them, and the link that says which device is the instance's. Keeps no list of
-what was set up: the link only tells two files apart that the kernel shows by the same path, when
-the mount was taken away (umount --lazy), the device kept its file, and the path lost its beginning.
+what was set up: the link only tells two files apart that the kernel shows by the same path. The
+mount was taken away (umount --lazy), the device kept its file, and the path lost its beginning; or
+another mount namespace with a /run of its own has an instance of the same name.
 """
 
 import contextlib
@@ -30,19 +31,19 @@ class Remains(NamedTuple):
 
 
 def find(name: str) -> Remains:
-    if found := mount.find(name):
-        mountpoint, connection = found
-        file = f"{mountpoint}/{instance.SWAP_FILE}"
-        return Remains(mountpoint, connection, file, loop.attached_to(file))
-    file, mine = f"/{instance.SWAP_FILE}", None
+    mountpoint, connection = mount.find(name) or (None, None)
+    file = f"{mountpoint or ''}/{instance.SWAP_FILE}"
+    devices, mine = loop.attached_to(file), None
     with contextlib.suppress(OSError):
         mine = str(Path(instance.device_link(name)).readlink())
-    return Remains(None, None, file, [each for each in loop.attached_to(file) if each == mine])
+    if mountpoint is None or mine in devices:
+        devices = [device for device in devices if device == mine]
+    return Remains(mountpoint, connection, file, devices)
 
 
 def keep_device(name: str, device: str) -> None:
     """The device is the instance's, from now on. Where there is no room for the link, it is missed
-    only once the mount is taken away."""
+    only where one is needed to tell."""
     with contextlib.suppress(OSError):
         forget_device(name)  # of one that was killed
         Path(instance.device_link(name)).symlink_to(device)
