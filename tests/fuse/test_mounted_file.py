@@ -6,12 +6,12 @@ import json
 import mmap
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import Instance, mounted_instance, run
+from machine import Instance, ctl_ok, mounted_instance, run
 
 from vswapfs.host import loop
 
@@ -35,15 +35,17 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> int:
     return 0 if result == 0 else ctypes.get_errno()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_any_byte_range_can_be_written_read_and_punched(instance: Instance, seed: int) -> None:
-    """Against a bytearray: offsets and lengths that have nothing to do with pages."""
+def use_byte_ranges(instance: Instance, seed: int, between: Callable[[], object]) -> None:
+    """Write, read and punch, against a bytearray: offsets and lengths that have nothing to do with
+    pages. ``between``: called now and then."""
     rng = random.Random(seed)
     fd = os.open(instance.file, os.O_RDWR)
     try:
         assert fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, SIZE) == 0
         truth = bytearray(SIZE)
-        for _ in range(400):
+        for number in range(400):
+            if number % 20 == 0:
+                between()
             length = rng.choice((1, 7, 511, 512, 4095, 4096, 4097, 10_000, 65_536, 1 << 20))
             offset = rng.randrange(SIZE - length + 1)
             if rng.random() < 0.3:
@@ -63,6 +65,20 @@ def test_any_byte_range_can_be_written_read_and_punched(instance: Instance, seed
             assert os.pread(fd, 1 << 20, offset) == truth[offset : offset + (1 << 20)]
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_byte_range_can_be_written_read_and_punched(instance: Instance, seed: int) -> None:
+    use_byte_ranges(instance, seed, lambda: None)
+
+
+def test_so_it_can_where_the_pages_are_on_a_tier(tmp_path: Path) -> None:
+    """A write that begins and ends within two pages has to have both of them read."""
+    mountpoint, options = tmp_path / "mnt", ("--size", "16M", "--tier", f"{tmp_path}/tier:64M")
+    mountpoint.mkdir()
+    with mounted_instance("tfiletier", mountpoint, *options) as mounted:
+        use_byte_ranges(mounted, 4, lambda: ctl_ok("writeback", "tfiletier", "--all"))
+        mounted.assert_healthy()
 
 
 def fio(*job: str) -> dict[str, Any]:

@@ -303,12 +303,12 @@ class Lane:
             self._reply_error(unique, errno.EIO)
 
     def _serve_later(self, plans: list[RecordRead]) -> None:
-        """Have records read, then serve the request again with what was read."""
+        """Have records read, then serve the request again with all that was read for it."""
         length, _opcode, unique = wire.OUT_HEADER.unpack_from(self._request)
-        request, began_ns = self._keep(length, unique), self._began_ns
+        request, began_ns, before = self._keep(length, unique), self._began_ns, self.store.fetched
 
         def serve_now(fetched: Fetched) -> None:
-            self.store.fetched = fetched
+            self.store.fetched = before | fetched
             try:
                 self._serve_again(request, began_ns)
             finally:
