@@ -125,27 +125,49 @@ def test_a_segment_that_may_not_leave_any_more_is_not_written(story: Story, what
         story.finish()
     else:
         story.simulation.discard(0, 2)
-        story.store.clean(3)  # 16 of the 44 segments at each step
+        story.store.clean(1)
         assert story.store.cleaner.victim == segment
     assert not story.tiering.write(segment, story.ended.append)
 
 
 def test_the_cleaner_leaves_a_segment_that_went_away_during_its_scan(story: Story) -> None:
     story.add_tier()
-    story.put(0)
-    (segment,) = story.tiering.candidates(False, None)
-    story.simulation.discard(0, 2)
-    story.store.clean(1)  # 16 of the 44 segments: it is the best so far
+    story.put(0, 17 * RAW_PAGES + 1)
+    segment = story.tiering.candidates(False, None)[-1]
+    story.simulation.discard(16 * RAW_PAGES, 2)
+    story.store.clean(1)  # 16 of the 17, from the last on: it is the best so far
     assert story.store.cleaner.victim < 0
     story.write(segment)
     story.store.clean(2)
     assert story.store.cleaner.victim != segment
     story.finish()
-    story.simulation.get(2, 2)
+    story.simulation.get(16 * RAW_PAGES + 2, RAW_PAGES - 2)
     story.finish()
 
 
 # -- the budget ------------------------------------------------------------------------------
+
+
+def test_while_the_budget_is_spent_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was, and refused, each time that the lane looked after its tiers: and soon the whole
+    table was looked through each time."""
+    story = Story(monkeypatch, budget=SMALL.segment_bytes)
+    story.add_tier()
+    homes = story.store.homes
+    story.put(0, 21 * RAW_PAGES + 1)
+    story.tiering.pump()  # writes one, and not a second one
+    story.finish()
+    assert story.tiering.budget_spent
+    assert homes.writeback_due()
+    written = homes.written_segments_total
+    choose = homes.choose
+    monkeypatch.setattr(homes, "choose", None)
+    story.tiering.pump()
+    monkeypatch.setattr(homes, "choose", choose)
+    story.simulation.clock.now_s += 90_000
+    story.tiering.pump()
+    story.finish()
+    assert homes.written_segments_total > written
 
 
 def test_superblocks_are_written_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,6 +296,19 @@ def test_segment_lives_and_is_freed() -> None:
     assert table.open(1, reserve=False) >= 0
 
 
+def test_a_slot_that_the_count_frees_is_warm_and_has_its_memory() -> None:
+    table, region, pool = make_table()
+    segment = table.open(0, reserve=False)
+    table.live_bytes[segment] = 9000
+    table.seal(segment, 9000)
+    pool.data[:] = b"x" * len(pool.data)
+    successor = SegmentTable(region.view, pool, GEOMETRY)
+    successor.adopt(set(), 0)
+    successor.counted()  # of what was in it nothing lives
+    assert successor.ram.warm_count == 1
+    assert pool.data.count(b"x") == 1 << 14
+
+
 def test_open_segment_with_no_live_byte_stays_and_is_freed_when_sealed() -> None:
     table, _region, _pool = make_table()
     segment = table.open(0, reserve=False)

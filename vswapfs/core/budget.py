@@ -27,6 +27,10 @@ class Budget:
         self._turn(now_s)
         return max(0, self.bytes_per_day - self.spent_bytes) + self.charged_ahead_bytes
 
+    def may_allow(self, most_bytes: int, now_s: int) -> bool:
+        """Whether a write of at most that size would be allowed for sure, or none ever is."""
+        return self.left_bytes(now_s) >= min(most_bytes, self.bytes_per_day)
+
     def charge(self, size_bytes: int, now_s: int) -> bool:
         """Allow a write of that size, or not. ``spent_bytes`` may have changed: save it."""
         if self.left_bytes(now_s) < size_bytes:

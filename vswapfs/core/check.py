@@ -12,11 +12,13 @@ every record header, so it takes about 1 us a stored page.
     cluster      pages in it = descriptors of it that are not empty
     reserve      whole, or a segment can be cleaned into what is left of the survivor segment
     pool         resident bytes within the limit
+    lists        of segments sealed in RAM, and of those on tiers that are worth cleaning
 """
 
 from collections import Counter
 from collections.abc import Iterator
 
+from vswapfs.core import policy
 from vswapfs.core.buffers import RESERVE_SEGMENTS
 from vswapfs.core.descriptor import (
     CLUSTER_PAGES,
@@ -91,6 +93,13 @@ def _check_segments(store: Store) -> Iterator[str]:
     # A slot that I/O still writes from, or reads into, is neither.
     if not store.homes.busy and ram_slots + segments.ram.unused_count != slot_count:
         yield f"{ram_slots} slots used and {segments.ram.unused_count} not of {slot_count}"
+    sealed = [n for n in range(segments.count) if segments.state(n) == SEALED]
+    if segments.sealed_in_ram != {n for n in sealed if not segments.tier_of(n)}:
+        yield "the list of segments sealed in RAM is wrong"
+    least_bytes = policy.tier_clean_below(store.geometry.segment_bytes)
+    sparse = {n for n in sealed if segments.tier_of(n) and segments.live_bytes[n] < least_bytes}
+    if segments.sparse != sparse:
+        yield "the list of segments on tiers that are worth cleaning is wrong"
     if sum(sealed_live_bytes) != segments.sealed_live_bytes:
         yield "live bytes of sealed segments do not add up"
     if (

@@ -59,7 +59,7 @@ class Cleaner:
         self._busy = busy
         self.wanted: list[int] = []
         """Segments fetched from a tier to be cleaned; they come first."""
-        self._scan_at = 0
+        self._to_scan: list[int] = []
         self._best = -1
         self._best_score = 0.0
         self._exhausted_at = -1
@@ -101,9 +101,8 @@ class Cleaner:
             return
         cold = [
             segment
-            for segment in range(segments.count)
-            if segments.is_sealed_in_ram(segment)
-            and segments.head_of(segment) == COMPRESSED
+            for segment in segments.sealed_in_ram
+            if segments.head_of(segment) == COMPRESSED
             and segments.sealed_at_s[segment] <= sealed_before_s
         ]
         if cold:
@@ -143,10 +142,11 @@ class Cleaner:
             self._victim_binding = sequence_binding(self._segments.sequence(segment))
 
     def _scan(self) -> int:
-        """Score the next few segments; at the end of the table the best one becomes the victim."""
+        """Score the next few segments; once all are, the best one becomes the victim."""
         segments, segment_bytes = self._segments, self._geometry.segment_bytes
-        if self._scan_at == 0:
+        if not self._to_scan:
             self._scan_began_at = segments.change_count
+            self._to_scan = list(segments.sealed_in_ram)
         # No free segment means that a predecessor died while it cleaned: what is left of its
         # victim fits the survivor segment, and only such a victim may be chosen.
         most_bytes = segment_bytes if segments.ram.unused_count else self._head.room_bytes
@@ -154,17 +154,17 @@ class Cleaner:
             segment = self.wanted.pop()
             self._take(segment)
             return 1
-        stop = min(self._scan_at + _SCAN_SEGMENTS, segments.count)
-        for segment in range(self._scan_at, stop):
+        next_few = self._to_scan[-_SCAN_SEGMENTS:]
+        del self._to_scan[-_SCAN_SEGMENTS:]
+        for segment in next_few:
             if segments.is_sealed_in_ram(segment) and segment not in self._busy:
                 age = segments.next_sequence - segments.sequence(segment)
                 live_bytes = segments.live_bytes[segment]
                 score = policy.score(live_bytes, segment_bytes, age)
                 if score > self._best_score and live_bytes <= most_bytes:
                     self._best, self._best_score = segment, score
-        self._scan_at = stop
-        if stop == segments.count:
-            best, self._scan_at, self._best, self._best_score = self._best, 0, -1, 0.0
+        if not self._to_scan:
+            best, self._best, self._best_score = self._best, -1, 0.0
             if best >= 0:
                 self._take(best)
             else:

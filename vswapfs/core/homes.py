@@ -159,7 +159,7 @@ class Homes:
     ) -> list[int]:
         """Segments that can be written out: incompressible ones first, then the oldest."""
         segments = self._segments
-        found = [n for n in range(segments.count) if self.may_leave(n)]
+        found = [n for n in segments.sealed_in_ram if n not in self.busy]
         if incompressible:
             found = [n for n in found if segments.head_of(n) == INCOMPRESSIBLE]
         if idle_since_s is not None:
@@ -273,16 +273,14 @@ class Homes:
     def sparsest(self, tier: int) -> int | None:
         """The segment of a tier that is best cleaned, if one is worth it and can be read."""
         segments = self._segments
-        best, best_live = None, policy.tier_clean_below(1 << segments.shift)
-        for segment in self.on_tier(tier):
-            live_bytes = segments.live_bytes[segment]
-            if (
-                live_bytes < best_live
-                and segment not in self.busy
-                and segments.sequence(segment) not in self.unreadable
-            ):
-                best, best_live = segment, live_bytes
-        return best
+        found = [
+            segment
+            for segment in segments.sparse
+            if segments.tier_of(segment) == tier
+            and segment not in self.busy
+            and segments.sequence(segment) not in self.unreadable
+        ]
+        return min(found, key=segments.live_bytes.__getitem__, default=None)
 
     # -- records and trims -------------------------------------------------------------------
 

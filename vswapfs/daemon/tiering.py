@@ -139,6 +139,7 @@ class Tiering:
         while (
             self._writes_in_flight < WRITES_IN_FLIGHT_MAX
             and not self.is_draining
+            and not self._budget_waits()
             and self._homes.writeback_due()
         ):
             segment = self._homes.choose(leave=self._store.cleaner.victim)
@@ -235,6 +236,11 @@ class Tiering:
         if allowed and self.budget.spent_bytes != before:
             self.save_superblocks()
         return allowed
+
+    def _budget_waits(self) -> bool:
+        """Not even to choose a segment: another would be chosen each time, and refused."""
+        spent = self.budget if self.budget_spent else None
+        return spent is not None and not spent.may_allow(self._segment_bytes, self._date.now_s())
 
     def save_superblocks(self) -> None:
         """Keep the charge of the write budget on every tier."""
