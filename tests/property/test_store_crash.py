@@ -145,6 +145,7 @@ def test_killed_free_gives_the_memory_back() -> None:
         scene.put(page, "random")
     for point in crash_points(scene.buffers, lambda: scene.store.discard(0, 3)):
         store = attach(scene.geometry, point)
+        store.segments.ram.cool()
         homes = [store.segments.homes[n] for n in range(GEOMETRY.slot_count)]
         slots = {home >> SLOT_SHIFT for home in homes if home & 3 != FREE}
         pool = regions_of(point)["pool"].data

@@ -1,5 +1,6 @@
 """Descriptors whose memory is there before a page comes (daemon/forehand.py)."""
 
+import errno
 import queue
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -7,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from vswapfs.core.buffers import Buffers, Geometry
-from vswapfs.core.descriptor import CLUSTER_PAGES
-from vswapfs.core.store import CLUSTER_BYTES, Store
+from vswapfs.core.descriptor import CLUSTER_BYTES, CLUSTER_PAGES
+from vswapfs.core.store import Store
 from vswapfs.daemon.forehand import CLUSTERS_AHEAD, Forehand
 from vswapfs.errors import PoolFullError
 from vswapfs.fuse.lane import Lane
@@ -38,7 +39,12 @@ class FakeLane:
     def drain(self, count: int) -> None:
         for _ in range(count):
             job, done = self.handed.get(timeout=10)
-            done(job(), None)
+            try:
+                result = job()
+            except OSError as error:
+                done(None, error)
+            else:
+                done(result, None)
 
 
 class Setup:
@@ -127,6 +133,20 @@ def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Set
     setup.can_spare = False
     setup.forehand.look_again()
     assert (ram.will_be_warm, setup.lane.parked_served) == (False, 1)
+
+
+def test_stores_that_wait_are_told_when_memory_cannot_be_taken(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_start: int, _stop: int) -> None:
+        raise OSError(errno.ENOMEM, "no")
+
+    monkeypatch.setattr(setup.regions["pool"], "take", refuse)
+    setup.store.segments.ram.kept_warm = 4
+    setup.forehand.look_after()
+    assert setup.forehand.is_taking
+    setup.lane.drain(1)
+    assert (setup.forehand.is_taking, setup.lane.parked_served) == (False, 1)
 
 
 def test_a_thread_that_waits_for_memory_ends_with_the_worker() -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vswapfs.core.descriptor import (
+    CLUSTER_BYTES,
     CLUSTER_PAGES,
-    DESCRIPTOR_BYTES,
     SEGMENT_MAX_BYTES,
     SEGMENT_MAX_COUNT,
 )
@@ -90,7 +90,7 @@ class Geometry:
     def sizes_bytes(self) -> Mapping[str, int]:
         """The bytes of each buffer, by its name in Buffers; whole pages."""
         return {
-            "descriptors": self.cluster_count * CLUSTER_PAGES * DESCRIPTOR_BYTES,
+            "descriptors": self.cluster_count * CLUSTER_BYTES,
             "pool": self.slot_count * self.segment_bytes,
             "patterns": PATTERN_COUNT_MAX * 8,
             "segments": _whole_pages(self.segment_capacity * 24),

@@ -8,8 +8,8 @@ from vswapfs.core.descriptor import (
     FILLED,
     INDEX_SHIFT,
     KIND_MASK,
-    SEGMENT_SHIFT,
     STORED,
+    parity_holds,
     place,
 )
 from vswapfs.core.samefill import ZERO
@@ -21,21 +21,31 @@ from vswapfs.units import PAGE_BYTES
 
 
 def state_of(store: Store, word: int) -> str:
-    """One of message.STATES (or ``damaged``)."""
-    kind = word & KIND_MASK
-    if kind == STORED:
-        return "disk" if store.segments.tier_of(word >> SEGMENT_SHIFT) else "pool"
+    """One of message.STATES, or ``damaged``: what it leads to cannot be."""
+    kind, segments = word & KIND_MASK, store.segments
     if word == EMPTY:
         return "empty"
-    if kind == FILLED:
+    if not parity_holds(word):
+        return "damaged"
+    if kind == STORED:
+        segment, offset_bytes, length_bytes = place(word)
+        if (
+            segment < segments.count
+            and length_bytes > HEADER_BYTES
+            and offset_bytes + length_bytes <= store.geometry.segment_bytes
+        ):
+            return "disk" if segments.tier_of(segment) else "pool"
+    elif kind == FILLED and word >> INDEX_SHIFT < store.patterns.used_count:
         return "zero" if word >> INDEX_SHIFT == ZERO else "same"
     return "damaged"
 
 
 def describe(store: Store, page: int) -> Descriptor:
     """Where the page is now; a stored one is verified now, which is not counted as a load."""
-    word = store.words[page]
+    (word,) = store.words_of(page, page + 1)
     found = Descriptor(offset=page * PAGE_BYTES, state=state_of(store, word))
+    if found.state == "damaged":
+        found.verified, found.error = False, f"its descriptor is damaged: {word:#x}"
     if found.state in ("zero", "same"):
         found.fill = f"{store.patterns.value(word >> INDEX_SHIFT):#018x}"
     if found.state not in ("pool", "disk"):
@@ -62,6 +72,6 @@ def describe_range(store: Store, start: int, stop: int, state: str | None) -> li
     """The pages [start, stop) that are in ``state``, or all of them."""
     return [
         describe(store, page)
-        for page in range(start, stop)
-        if state is None or state_of(store, store.words[page]) == state
+        for page, word in enumerate(store.words_of(start, stop), start)
+        if state is None or state_of(store, word) == state
     ]

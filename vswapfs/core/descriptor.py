@@ -32,6 +32,7 @@ SEGMENT_MAX_COUNT: Final = 1 << (64 - SEGMENT_SHIFT)
 DESCRIPTOR_BYTES: Final = 8
 CLUSTER_PAGES: Final = 512  # the kernel's swap cluster; one page of descriptors
 CLUSTER_SHIFT: Final = 9
+CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
 
 class Place(NamedTuple):

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from vswapfs.core.descriptor import (
+    CLUSTER_BYTES,
     CLUSTER_PAGES,
     CLUSTER_SHIFT,
-    DESCRIPTOR_BYTES,
     EMPTY,
     FILLED,
     INDEX_SHIFT,
@@ -37,8 +37,7 @@ from vswapfs.format.record import HEADER_BYTES, RECORD_MAX_BYTES
 if TYPE_CHECKING:
     from vswapfs.core.store import Store
 
-_CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
-_EMPTY_CLUSTER: Final = bytes(_CLUSTER_BYTES)
+_EMPTY_CLUSTER: Final = bytes(CLUSTER_BYTES)
 
 
 class Recount:
@@ -51,7 +50,7 @@ class Recount:
         self._counted = bytearray(b"\1" * store.geometry.cluster_count)
         self._waiting: list[int] = []
         for start, stop in extents:
-            for cluster in range(start // _CLUSTER_BYTES, -(-stop // _CLUSTER_BYTES)):
+            for cluster in range(start // CLUSTER_BYTES, -(-stop // CLUSTER_BYTES)):
                 if self._counted[cluster]:
                     self._counted[cluster] = 0
                     self._waiting.append(cluster)
@@ -76,8 +75,8 @@ class Recount:
 
     def _count(self, cluster: int) -> None:
         self._counted[cluster] = 1
-        start = cluster * _CLUSTER_BYTES
-        if self._descriptors[start : start + _CLUSTER_BYTES] == _EMPTY_CLUSTER:
+        start = cluster * CLUSTER_BYTES
+        if self._descriptors[start : start + CLUSTER_BYTES] == _EMPTY_CLUSTER:
             return
         store = self._store
         live_bytes, live_pages = store.segments.live_bytes, store.segments.live_pages

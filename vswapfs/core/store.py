@@ -19,9 +19,9 @@ from vswapfs.core import policy
 from vswapfs.core.buffers import HEAD_COUNT, Buffers, Geometry
 from vswapfs.core.cleaner import Cleaner
 from vswapfs.core.descriptor import (
+    CLUSTER_BYTES,
     CLUSTER_PAGES,
     CLUSTER_SHIFT,
-    DESCRIPTOR_BYTES,
     EMPTY,
     FILLED,
     INDEX_SHIFT,
@@ -39,12 +39,7 @@ from vswapfs.core.homes import Fetched, Homes, RecordRead
 from vswapfs.core.loghead import COMPRESSED, INCOMPRESSIBLE, SURVIVORS, LogHead
 from vswapfs.core.recount import Recount, pages_in
 from vswapfs.core.samefill import PATTERN_BYTES, ZERO_PAGE, FillPatterns, pattern_of
-from vswapfs.core.segment import (
-    SLOT_SHIFT,
-    TIER_MASK,
-    TIER_SHIFT,
-    SegmentTable,
-)
+from vswapfs.core.segment import SLOT_SHIFT, TIER_MASK, TIER_SHIFT, SegmentTable
 from vswapfs.core.verify import NotInRamError, lost, verify
 from vswapfs.errors import LostPageError, PoolFullError
 from vswapfs.format import record
@@ -60,8 +55,6 @@ from vswapfs.format.record import (
 from vswapfs.units import PAGE_BYTES
 
 TIER_BITS: Final = TIER_MASK << TIER_SHIFT
-CLUSTER_BYTES: Final = CLUSTER_PAGES * DESCRIPTOR_BYTES
-
 
 COUNT_STEPS: Final = 10
 """Records copied in the time that a full cluster takes to count."""
@@ -178,10 +171,26 @@ class Store:
             self.patterns.end_recount()
             self.segments.counted()
 
-    def _cluster(self, cluster: int) -> list[int]:
-        """The descriptors of a cluster."""
+    def _pages_in(self, cluster: int) -> int:
+        """Counted now."""
         first = cluster << CLUSTER_SHIFT
         words: list[int] = self.words[first : first + CLUSTER_PAGES].tolist()
+        return len(words) - words.count(EMPTY)
+
+    def _has_pages(self, page: int) -> bool:
+        """Whether the page's cluster has any, also if it was not counted yet."""
+        if self.recount is not None:
+            self.recount.reach(page, 1)
+        return self.cluster_pages[page >> CLUSTER_SHIFT] > 0
+
+    def words_of(self, first: int, stop: int) -> list[int]:
+        """The descriptors of the pages [first, stop); takes no memory for them."""
+        words: list[int] = []
+        while first < stop:
+            end = min(stop, (first >> CLUSTER_SHIFT) + 1 << CLUSTER_SHIFT)
+            has_pages = self._has_pages(first)
+            words += self.words[first:end].tolist() if has_pages else [EMPTY] * (end - first)
+            first = end
         return words
 
     # -- the three verbs ---------------------------------------------------------------------
@@ -271,6 +280,9 @@ class Store:
         have it fetched (homes.plan_read), then load it again.
         """
         self.loaded_total += 1
+        # To look at the descriptors of a cluster that never had a page takes memory for them.
+        if not self.cluster_pages[page >> CLUSTER_SHIFT] and not self._has_pages(page):
+            return ZERO_PAGE
         word = self.words[page]
         if word == EMPTY:
             return ZERO_PAGE
@@ -328,7 +340,7 @@ class Store:
         if stop - start < CLUSTER_PAGES:
             for page, _word in dropped:
                 self.words[page] = EMPTY
-            left_pages = _used(self._cluster(cluster))
+            left_pages = self._pages_in(cluster)
         self.cluster_pages[cluster] = left_pages
         if not left_pages:
             self.end_cluster(cluster)
@@ -351,7 +363,7 @@ class Store:
             # it and finds that no descriptor points there. Perhaps the slot was empty.
             self.damaged_descriptors += 1
             cluster = page >> CLUSTER_SHIFT
-            self.cluster_pages[cluster] = _used(self._cluster(cluster))
+            self.cluster_pages[cluster] = self._pages_in(cluster)
             return
         if length_bytes == record.RECORD_MAX_BYTES:
             self.incompressible_pages -= 1
@@ -363,7 +375,7 @@ class Store:
         homes = self.segments.homes
         plans = []
         if len(self.segments.places) > 1:
-            for page, word in enumerate(self.words[first:stop].tolist(), first):
+            for page, word in enumerate(self.words_of(first, stop), first):
                 if word & KIND_MASK == STORED and not word.bit_count() & 1:
                     segment = word >> SEGMENT_SHIFT
                     if segment < self.segments.count and homes[segment] & TIER_BITS:
@@ -435,7 +447,3 @@ class Store:
         open_count = sum(head.segment >= 0 for head in self.heads)
         whole_count = open_count + segments.ram.warm_count
         return segments.sealed_resident_bytes + whole_count * self.geometry.segment_bytes
-
-
-def _used(words: list[int]) -> int:
-    return len(words) - words.count(EMPTY)

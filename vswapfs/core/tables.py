@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vswapfs.core.descriptor import CLUSTER_PAGES, CLUSTER_SHIFT, DESCRIPTOR_BYTES
+from vswapfs.core.descriptor import CLUSTER_BYTES, CLUSTER_SHIFT
 from vswapfs.core.segment import (
     FILL_MASK,
     FILL_SHIFT,
@@ -22,8 +22,6 @@ from vswapfs.core.segment import (
 )
 from vswapfs.core.store import Store
 from vswapfs.format.table import Segment, Words
-
-_CLUSTER_BYTES = CLUSTER_PAGES * DESCRIPTOR_BYTES
 
 
 class SegmentCopy(NamedTuple):
@@ -63,7 +61,7 @@ def copy_words(store: Store, clusters: Sequence[int]) -> Words:
     parts = [
         store.words[cluster << CLUSTER_SHIFT : cluster + 1 << CLUSTER_SHIFT]
         .tobytes()
-        .ljust(_CLUSTER_BYTES, b"\0")
+        .ljust(CLUSTER_BYTES, b"\0")
         for cluster in clusters
     ]
     return Words(list(clusters), b"".join(parts))

@@ -13,7 +13,8 @@ import logging
 import time
 from typing import Final
 
-from vswapfs.core.store import CLUSTER_BYTES, Store
+from vswapfs.core.descriptor import CLUSTER_BYTES
+from vswapfs.core.store import Store
 from vswapfs.daemon.io_threads import IoThreads
 from vswapfs.errors import PoolFullError
 from vswapfs.fuse.lane import Lane
@@ -124,7 +125,7 @@ class Forehand:
             _log.warning("memory for descriptors: %s", error)
         else:
             self._has_descriptors[cluster] = True
-            self._lane.serve_parked()
+        self._lane.serve_parked()
 
     def _take(self, region: MemoryRegion, start: int, stop: int) -> None:
         """On a thread. It waits outside of the kernel, where it would have a lock of all threads:
@@ -174,8 +175,8 @@ class Forehand:
         if error is not None:
             _log.warning("memory for the pool: %s", error)
         self._ram.end_warming(slot, ok=error is None)
+        self._lane.serve_parked()  # also to be told that there is none
         if error is None:
-            self._lane.serve_parked()
             self.look_after()
 
 

@@ -102,7 +102,7 @@ class Tracer:
         return traced
 
     def _states(self, first: int, stop: int) -> dict[str, int]:
-        words = self._store.words[first : min(stop, self._store.geometry.page_count)].tolist()
+        words = self._store.words_of(first, min(stop, self._store.geometry.page_count))
         return dict(Counter(state_of(self._store, word) for word in words))
 
     def _discard(self, event: str, serve: Callable[[int], None]) -> Callable[[int], None]:
