@@ -30,9 +30,7 @@ from vswapfs.format.message import (
     Descriptor,
     Descriptors,
     Done,
-    Findings,
     Histogram,
-    Lost,
     Outcome,
     Progress,
     Sample,
@@ -114,15 +112,15 @@ def make_answers(name: str) -> dict[type, Sequence[Part]]:
         AskStats: [make_stats()],
         AskSample: [Sample(1_000_000.0, make_status(name), make_stats())],
         AskDescriptors: [Descriptors(DESCRIPTORS[:3]), Descriptors(DESCRIPTORS[3:]), Done()],
-        AskCheck: [Findings([])],
+        AskCheck: [Done()],
         AskOff: [Step("swapoff /dev/loop3"), Step("unmount"), Done()],
         AskTiers: [Tiers(TIERS, 20 << 30, 12 << 30)],
         AskTierAdd: [Done()],
         AskTierRemove: [Progress(0, 1 << 30), Progress(1 << 30, 1 << 30), Done()],
         AskWriteback: [Progress(0, 1 << 30), Progress(1 << 30, 1 << 30), Done()],
         AskDrain: [Progress(1 << 20, 1 << 20), Done()],
-        AskLost: [Lost([])],
-        AskScrub: [Progress(1 << 20, 1 << 20), Scrubbed(300, 1 << 20, [])],
+        AskLost: [Done()],
+        AskScrub: [Progress(1 << 20, 1 << 20), Scrubbed(300, 1 << 20)],
     }
 
 

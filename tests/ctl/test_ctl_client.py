@@ -37,8 +37,8 @@ def hang() -> threading.Event:
     return threading.Event()
 
 
-def ask_stats(name: str = "vswap0") -> Stats:
-    return client.ask(name, AskStats(), Stats, 0.1)
+def ask_stats(name: str = "vswap0", timeout_s: float = 10.0) -> Stats:
+    return client.ask(name, AskStats(), Stats, timeout_s)
 
 
 def test_answer_in_pieces_that_come_slowly() -> None:
@@ -50,7 +50,7 @@ def test_answer_in_pieces_that_come_slowly() -> None:
 def test_silent_daemon(hang: threading.Event) -> None:
     with FakeDaemon("vswap0", {AskStats: [hang.wait]}):
         with pytest.raises(client.NotAnsweringError, match=r"nothing came for 0\.1 s") as caught:
-            ask_stats()
+            ask_stats(timeout_s=0.1)
         hang.set()
     assert caught.value.remedy == "vswapctl off vswap0 --force"
     assert caught.value.exit_code == InstanceError.exit_code

@@ -131,7 +131,10 @@ def test_stats_json_nests(vswapctl: Vswapctl) -> None:
 
 
 def test_check(vswapctl: Vswapctl) -> None:
-    with FakeDaemon("good"), FakeDaemon("bad", {AskCheck: [Findings(["one", "two"])]}):
+    with (
+        FakeDaemon("good"),
+        FakeDaemon("bad", {AskCheck: [Findings(["one"]), Findings(["two"]), Done()]}),
+    ):
         good, bad = vswapctl("check", "good"), vswapctl("check", "bad")
     assert (good.stdout, good.exit_code) == ("all invariants hold\n", 0)
     assert (bad.stdout, bad.exit_code) == ("one\ntwo\n", 1)

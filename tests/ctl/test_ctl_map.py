@@ -14,10 +14,12 @@ from regions import make_buffers, make_page
 
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.describe import state_of
+from vswapfs.core.descriptor import place
 from vswapfs.core.figures import figures
 from vswapfs.core.store import Store
 from vswapfs.core.tables import copy_segments, copy_words, segments_of, used_clusters
 from vswapfs.ctl import grid, table
+from vswapfs.format.chunk import ENCRYPTED_CHUNK_BYTES, PLAIN_CHUNK_BYTES, place_in_slot
 from vswapfs.format.message import Done
 from vswapfs.format.table import Area, AskTable, Segments, TierPlace
 from vswapfs.units import PAGE_BYTES
@@ -49,7 +51,7 @@ def store() -> Store:
 
 
 def answers(store: Store) -> list[msgspec.Struct]:
-    area = Area(PAGES, SEGMENT_BYTES, 24, [TierPlace(1, "/tier", TIER_SLOTS)])
+    area = Area(PAGES, SEGMENT_BYTES, 24, [TierPlace(1, "/tier", TIER_SLOTS)], PLAIN_CHUNK_BYTES)
     words = copy_words(store, used_clusters(store))
     rows = segments_of(copy_segments(store), store.segments.now_s + 700)
     return [area, Segments(rows[:3]), Segments(rows[3:]), words, Done()]
@@ -198,7 +200,29 @@ def test_errors(
 
 
 def test_no_tier_is_said(vswapctl: Vswapctl, daemon: FakeDaemon) -> None:
-    daemon.answers[AskTable] = [Area(512, SEGMENT_BYTES, 8, []), Done()]
+    daemon.answers[AskTable] = [Area(512, SEGMENT_BYTES, 8, [], PLAIN_CHUNK_BYTES), Done()]
     result = vswapctl("map", "--tier")
     assert (result.stdout, result.stderr, result.exit_code) == ("", "vswap0 has no tier\n", 0)
     assert vswapctl("map").stdout.splitlines()[-1] == ". empty: 512 slots"
+
+
+@pytest.mark.parametrize("chunk_bytes", [PLAIN_CHUNK_BYTES, ENCRYPTED_CHUNK_BYTES])
+def test_extents_are_the_bytes_of_records_and_no_tags(store: Store, chunk_bytes: int) -> None:
+    area = Area(PAGES, SEGMENT_BYTES, 24, [TierPlace(1, "/tier", TIER_SLOTS)], chunk_bytes)
+    found = table.Table(area)
+    rows = segments_of(copy_segments(store), store.segments.now_s)
+    found.segments |= {segment.number: segment for segment in rows}
+    found.take(copy_words(store, used_clusters(store)))
+    here = found.segments_on(1)
+    extents = sorted(grid.live_extents(found, here))
+    base = {(segment.slot + 1) * SEGMENT_BYTES for segment in here.values()}
+    truth = set()
+    for word in store.words[:PAGES].tolist():
+        if state_of(store, word) == "disk":
+            number, offset, length = place(word)
+            start = (here[number].slot + 1) * SEGMENT_BYTES
+            truth |= {
+                start + place_in_slot(byte, chunk_bytes) for byte in range(offset, offset + length)
+            }
+    assert base
+    assert {byte for start, stop in extents for byte in range(start, stop)} == truth

@@ -12,6 +12,7 @@ from ctl.fake_daemon import FakeDaemon, make_stats, make_status
 
 from vswapfs.core.descriptor import CLUSTER_PAGES, filled, stored
 from vswapfs.ctl import pagetables
+from vswapfs.format.chunk import PLAIN_CHUNK_BYTES
 from vswapfs.format.message import AskStats, AskStatus, Done
 from vswapfs.format.table import Area, AskTable, Segment, Segments, TierPlace, Words
 
@@ -77,7 +78,7 @@ def answers() -> dict[type, list[Any]]:
         Segment(1, True, 0, 0, 0, 2000, 1124, 2, 1, 0),
         Segment(2, False, 0, 1, 4, 1500, 1324, 3, 2, 9),
     ]
-    area = Area(1000, 1 << 20, 8, [TierPlace(1, "/t", 6)])
+    area = Area(1000, 1 << 20, 8, [TierPlace(1, "/t", 6)], PLAIN_CHUNK_BYTES)
     return {
         AskStatus: [make_status("vswap0", loop_device=DEVICE)],
         AskTable: [area, Segments(segments), Words([0], words.tobytes()), Done()],

@@ -27,8 +27,8 @@ from vswapfs.format.message import (
     AskWriteback,
     Done,
     Failure,
-    Findings,
     Progress,
+    Ready,
     TierConfig,
 )
 
@@ -135,7 +135,7 @@ def test_failure_of_the_daemon(vswapctl: Vswapctl, arguments: tuple[str, ...], k
 
 @pytest.mark.parametrize(("arguments", "kind"), ALL)
 def test_answer_of_another_kind(vswapctl: Vswapctl, arguments: tuple[str, ...], kind: type) -> None:
-    with FakeDaemon("vswap0", {kind: [Findings([])]}):
+    with FakeDaemon("vswap0", {kind: [Ready("/mnt", None)]}):
         result = vswapctl(*arguments)
     assert result.exit_code == 4
     assert "does not understand" in result.stderr

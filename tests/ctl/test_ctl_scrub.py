@@ -10,11 +10,13 @@ from ctl.fake_daemon import RATE, FakeDaemon
 from vswapfs.format.message import (
     AskLost,
     AskScrub,
+    Done,
     Lost,
     LostPage,
     Progress,
     Scrubbed,
     ScrubFinding,
+    ScrubFindings,
 )
 
 LOST = [LostPage(0x2000, "checksum"), LostPage(0x123456000, "EIO on /t")]
@@ -25,7 +27,7 @@ FINDINGS = [
 
 
 def test_lost(vswapctl: Vswapctl) -> None:
-    with FakeDaemon("vswap0", {AskLost: [Lost(LOST)]}):
+    with FakeDaemon("vswap0", {AskLost: [Lost(LOST[:1]), Lost(LOST[1:]), Done()]}):
         plain, as_json = vswapctl("lost"), vswapctl("lost", "vswap0", "--json")
     assert plain.stdout == ("     OFFSET REASON\n     0x2000 checksum\n0x123456000 EIO on /t\n")
     assert json.loads(as_json.stdout)[0] == {"offset": 0x2000, "reason": "checksum"}
@@ -50,7 +52,8 @@ def test_scrub(vswapctl: Vswapctl) -> None:
 
 
 def test_scrub_that_finds(vswapctl: Vswapctl) -> None:
-    parts = [Progress(1 << 19, 1 << 20), Scrubbed(300, 1 << 20, FINDINGS)]
+    found = [ScrubFindings(FINDINGS[:1]), ScrubFindings(FINDINGS[1:])]
+    parts = [Progress(1 << 19, 1 << 20), *found, Scrubbed(300, 1 << 20)]
     with FakeDaemon("vswap0", {AskScrub: parts}):
         plain, as_json = vswapctl("scrub"), vswapctl("scrub", "--json")
     *table, verdict = (" ".join(line.split()) for line in plain.stdout.splitlines())

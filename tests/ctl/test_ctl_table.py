@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from vswapfs.core.descriptor import CLUSTER_PAGES, KIND_MASK, STORED, filled, place, stored
 from vswapfs.ctl import columns
 from vswapfs.ctl.table import DAMAGED, DISK, EMPTY, POOL, SAME, ZERO, Table
+from vswapfs.format.chunk import PLAIN_CHUNK_BYTES
 from vswapfs.format.table import Area, Segment, Words
 
 ON_TIER, IN_RAM, OPENED_MEANWHILE = 3, 5, 0xFFF_FFFF
@@ -41,7 +42,7 @@ def state_of(word: int) -> int:
 
 @given(st.lists(words, max_size=40), st.booleans())
 def test_states_and_lengths_are_those_of_each_word(found: list[int], has_tiers: bool) -> None:
-    table = Table(Area(3 * CLUSTER_PAGES - 9, 1 << 20, 8, []))
+    table = Table(Area(3 * CLUSTER_PAGES - 9, 1 << 20, 8, [], PLAIN_CHUNK_BYTES))
     if has_tiers:
         table.segments = SEGMENTS
     padded = found + [0] * (CLUSTER_PAGES - len(found))

@@ -45,12 +45,14 @@ from vswapfs.ctl.options import name_argument as _name
 from vswapfs.format import instance
 from vswapfs.format.message import (
     STATES,
+    Answer,
     AskCheck,
     AskDescriptors,
     AskStats,
     Config,
     Descriptor,
     Descriptors,
+    Done,
     Findings,
     Stats,
 )
@@ -336,7 +338,13 @@ def check(name: str | None) -> None:
       vswapctl check && echo fine
     """
     name = instances.choose(name)
-    findings = client.ask(name, AskCheck(), Findings, _CHECK_TIMEOUT_S).findings
+    findings: list[str] = []
+
+    def take(answer: Answer) -> None:
+        if isinstance(answer, Findings):
+            findings.extend(answer.findings)
+
+    client.ask(name, AskCheck(), Done, _CHECK_TIMEOUT_S, take)
     render.print_lines(findings or ["all invariants hold"])
     if findings:
         sys.exit(1)

@@ -20,8 +20,10 @@ from vswapfs.core.descriptor import (
 )
 from vswapfs.ctl import columns
 from vswapfs.ctl.table import DISK, IS_STORED, Table, segment_numbers
+from vswapfs.format.chunk import pieces_in_slot
 from vswapfs.format.record import RECORD_MAX_BYTES
 from vswapfs.format.table import Segment, TierPlace
+from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.units import PAGE_BYTES, format_size
 
 RAM: Final = 0
@@ -208,7 +210,7 @@ def _blocks(found: Table, tier: TierPlace, here: dict[int, Segment]) -> tuple[by
     kinds[: segment_bytes // PAGE_BYTES] = bytes([1]) * (segment_bytes // PAGE_BYTES)
     for segment in here.values():
         first = (segment.slot + 1) * segment_bytes // PAGE_BYTES
-        for block in range(first, first + -(-segment.fill_bytes // PAGE_BYTES)):
+        for block in range(first, first + -(-segment.fill_bytes // found.area.chunk_bytes)):
             share = live[block] / PAGE_BYTES
             kinds[block] = 2 + bisect_right((1e-9, 0.5, 0.95), share)
     return bytes(kinds), total
@@ -216,13 +218,17 @@ def _blocks(found: Table, tier: TierPlace, here: dict[int, Segment]) -> tuple[by
 
 def live_extents(found: Table, here: dict[int, Segment]) -> Iterable[tuple[int, int]]:
     """Where the records of pages lie on a medium, in bytes [start, stop), in no order."""
-    segment_bytes = found.area.segment_bytes
+    segment_bytes, chunk_bytes = found.area.segment_bytes, found.area.chunk_bytes
     for cluster, words in found.words.items():
         first = cluster << CLUSTER_SHIFT
         for slot, word in enumerate(words, first):
             if found.states[slot] == DISK and (segment := here.get(word >> SEGMENT_SHIFT)):
-                start = (segment.slot + 1) * segment_bytes + (word >> OFFSET_SHIFT & OFFSET_MASK)
-                yield start, start + found.stored_bytes[slot]
+                base = slot_offset_bytes(segment.slot, segment_bytes)
+                offset_bytes = word >> OFFSET_SHIFT & OFFSET_MASK
+                for start, stop in pieces_in_slot(
+                    offset_bytes, found.stored_bytes[slot], chunk_bytes
+                ):
+                    yield base + start, base + stop
 
 
 def _grid(

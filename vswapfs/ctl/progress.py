@@ -41,10 +41,17 @@ class Reached(NamedTuple):
         return f"{format_size(self.done_bytes / max(self.seconds, 1e-6))}/s"
 
 
-def follow(name: str, request: Request, kind: type[_A], doing: str) -> tuple[_A, Reached]:
+def follow(
+    name: str,
+    request: Request,
+    kind: type[_A],
+    doing: str,
+    take: Callable[[Answer], None] = lambda _answer: None,
+) -> tuple[_A, Reached]:
     """Send a request, show how far it is, and return its closing answer and how far it came.
 
-    ``doing`` tells in words what goes on. Raises what client.ask raises.
+    ``doing`` tells in words what goes on; ``take`` gets the other answers. Raises what client.ask
+    raises.
     """
     begin_s = time.monotonic()
     reached = Reached(0, 0, 0.0)
@@ -56,6 +63,8 @@ def follow(name: str, request: Request, kind: type[_A], doing: str) -> tuple[_A,
             reached = Reached(answer.done_bytes, answer.total_bytes, seconds)
             figures = f"{format_size(answer.done_bytes)} of {format_size(answer.total_bytes)}"
             draw(answer, f"{figures}, {reached.rate}")
+        else:
+            take(answer)
 
     with (_bar if sys.stderr.isatty() else _lines)(doing) as draw:
         try:

@@ -11,7 +11,17 @@ import msgspec
 
 from vswapfs.ctl import client, forms, instances, progress, render
 from vswapfs.ctl.options import RootCommand, json_option, name_argument, parsed
-from vswapfs.format.message import AskLost, AskScrub, Lost, Scrubbed
+from vswapfs.format.message import (
+    Answer,
+    AskLost,
+    AskScrub,
+    Done,
+    Lost,
+    LostPage,
+    Scrubbed,
+    ScrubFinding,
+    ScrubFindings,
+)
 
 _LOST_HEADINGS = (render.Heading("OFFSET", right=True), render.Heading("REASON"))
 _SCRUB_HEADINGS = (
@@ -36,7 +46,13 @@ def lost(name: str | None, as_json: bool) -> None:
     Example:
       vswapctl lost || vswapctl scrub
     """
-    pages = client.ask(instances.choose(name), AskLost(), Lost).pages
+    pages: list[LostPage] = []
+
+    def take(answer: Answer) -> None:
+        if isinstance(answer, Lost):
+            pages.extend(answer.pages)
+
+    client.ask(instances.choose(name), AskLost(), Done, show=take)
     if as_json:
         render.print_json(pages)
     elif pages:
@@ -68,22 +84,28 @@ def scrub(name: str | None, rate_bytes_per_s: int | None, as_json: bool) -> None
       vswapctl scrub --rate 50M
     """
     request = AskScrub(rate_bytes_per_s)
-    told, reached = progress.follow(instances.choose(name), request, Scrubbed, "verifying")
+    findings: list[ScrubFinding] = []
+
+    def take(answer: Answer) -> None:
+        if isinstance(answer, ScrubFindings):
+            findings.extend(answer.findings)
+
+    told, reached = progress.follow(instances.choose(name), request, Scrubbed, "verifying", take)
     if as_json:
-        render.print_json(msgspec.structs.asdict(told))
+        render.print_json({**msgspec.structs.asdict(told), "findings": findings})
     else:
-        if told.findings:
+        if findings:
             render.print_table(
                 _SCRUB_HEADINGS,
                 [
                     (each.tier, hex(each.byte_offset), _page(each.page_offset), each.reason)
-                    for each in told.findings
+                    for each in findings
                 ],
             )
-        verdict = f"{len(told.findings)} bad" if told.findings else "all are good"
+        verdict = f"{len(findings)} bad" if findings else "all are good"
         read = reached._replace(done_bytes=told.scrubbed_bytes, total_bytes=told.scrubbed_bytes)
         click.echo(f"verified {told.records} records, {read}: {verdict}")
-    if told.findings:
+    if findings:
         sys.exit(1)
 
 

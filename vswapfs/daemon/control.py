@@ -11,13 +11,21 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
 
 from vswapfs.errors import HostError, PermissionRefusedError, UsageError, VswapError
-from vswapfs.format.message import LINE_MAX_BYTES, Answer, Failure, Request, decode_request, encode
+from vswapfs.format.message import (
+    ENTRIES_A_LINE,
+    LINE_MAX_BYTES,
+    Answer,
+    Failure,
+    Request,
+    decode_request,
+    encode,
+)
 
 REQUEST_TIMEOUT_S: Final = 10.0
 SEND_TIMEOUT_S: Final = 60.0
@@ -28,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 Send = Callable[[Answer], Awaitable[None]]
 Handler = Callable[[Request, Send], Awaitable[None]]
+_E = TypeVar("_E")
 
 
 class ControlServer:
@@ -93,20 +102,28 @@ class ControlServer:
                 request = await _receive(stream)
             await self._handler(request, lambda answer: self._send(stream, answer))
         except VswapError as error:
-            await self._send(stream, Failure(error.message, error.remedy, error.exit_code))
+            failure = Failure(error.message, error.remedy, error.exit_code)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError):
             return  # the client is gone
         except Exception as error:
             self.internal_errors += 1
             _log.exception("internal error while answering a command")
             failure = Failure(f"internal error: {error!r}", "see the daemon's log", 1)
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self._send(stream, failure)
+        else:
+            return
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self._send(stream, failure)
 
     @staticmethod
     async def _send(stream: trio.SocketStream, answer: Answer) -> None:
         with trio.fail_after(SEND_TIMEOUT_S):
             await stream.send_all(encode(answer))
+
+
+async def send_list(send: Send, line: Callable[[list[_E]], Answer], entries: list[_E]) -> None:
+    """A list of any length, in as many lines as it takes."""
+    for start in range(0, len(entries), ENTRIES_A_LINE):
+        await send(line(entries[start : start + ENTRIES_A_LINE]))
 
 
 async def _receive(stream: trio.SocketStream) -> Request:

@@ -25,6 +25,7 @@ from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import UsageError
 from vswapfs.format import message
+from vswapfs.format.chunk import place_in_slot
 from vswapfs.format.histogram import percentile_us
 from vswapfs.format.message import Config
 from vswapfs.format.swaps import SwapArea
@@ -105,10 +106,9 @@ class Inspector:
         for page in found:
             if page.state == "disk" and page.segment is not None:
                 page.tier = self._tiering.tiers[segments.tier_of(page.segment)].path
-                slot = segments.slot_of(page.segment)
-                page.tier_offset = slot_offset_bytes(slot, self._store.geometry.segment_bytes) + (
-                    page.segment_offset or 0
-                )
+                geometry, slot = self._store.geometry, segments.slot_of(page.segment)
+                in_slot = place_in_slot(page.segment_offset or 0, geometry.chunk_bytes)
+                page.tier_offset = slot_offset_bytes(slot, geometry.segment_bytes) + in_slot
         return found
 
     async def table(self, request: AskTable, send: Send) -> None:
@@ -120,7 +120,10 @@ class Inspector:
                 for number, tier in sorted(self._tiering.tiers.items())
             ]
             geometry = store.geometry
-            return Area(geometry.page_count, geometry.segment_bytes, segments.ram.limit, tiers)
+            return Area(
+                geometry.page_count, geometry.segment_bytes, segments.ram.limit, tiers,
+                geometry.chunk_bytes,
+            )  # fmt: skip
 
         await send(await ask(self._lane, begin))
         copy = await ask(self._lane, functools.partial(copy_segments, store))

@@ -4,6 +4,7 @@ Owns the order and the rate. Changes nothing: a damaged page stays where it is a
 loaded; one that nobody needs any more is left out.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -14,12 +15,13 @@ from vswapfs.backing.scratch import scratch
 from vswapfs.core.descriptor import stored
 from vswapfs.core.store import Store
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.control import Send
+from vswapfs.daemon.control import Send, send_list
 from vswapfs.daemon.tier import Tier
 from vswapfs.daemon.tier_commands import ProgressReporter
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.errors import UnmountedError
 from vswapfs.format.chunk import offset_in_segment
-from vswapfs.format.message import AskScrub, Scrubbed, ScrubFinding
+from vswapfs.format.message import AskScrub, Scrubbed, ScrubFinding, ScrubFindings
 from vswapfs.format.record import HEADER_BYTES
 from vswapfs.format.tier import slot_offset_bytes
 from vswapfs.format.tier_walk import SegmentFound, walk_segment
@@ -43,26 +45,30 @@ class Scrubber:
         self._segment_bytes = store.geometry.segment_bytes
         self._memory = memory.Watch()
         self._next_slot: dict[int, int] = {}
-        self.records = 0
 
     async def answer(self, request: AskScrub, send: Send) -> None:
         """Verify all there is on tiers, telling how far it is."""
         report = ProgressReporter(send)
-        size_bytes, found = await self.all(request.rate_bytes_per_s, report.at)
+        records, size_bytes, found = await self.all(request.rate_bytes_per_s, report.at)
         await report.at(size_bytes, size_bytes, end=True)
-        await send(Scrubbed(self.records, size_bytes, found))
+        await send_list(send, ScrubFindings, found)
+        await send(Scrubbed(records, size_bytes))
 
-    async def segment(self, tier: Tier, segment: int) -> list[ScrubFinding]:
-        """Verify one segment; nothing if it has left the tier meanwhile."""
+    async def segment(self, tier: Tier, segment: int) -> tuple[int, list[ScrubFinding]]:
+        """Verify one segment: how many records, and the bad ones; none if it has left the tier
+        meanwhile."""
         place = await ask(self._lane, lambda: self._tiering.pin(tier, segment))
         if place is None:
-            return []
+            return 0, []
         slot, used_bytes, write_number = place
         try:
             found, reason = await trio.to_thread.run_sync(
                 self._read, tier, slot, used_bytes, write_number
             )
-            return await ask(self._lane, lambda: self._judge(tier, segment, slot, found, reason))
+            findings = await ask(
+                self._lane, lambda: self._judge(tier, segment, slot, found, reason)
+            )
+            return len(found.records) if found else 0, findings
         finally:
             with trio.CancelScope(shield=True):
                 await ask(self._lane, lambda: self._tiering.unpin(tier, slot))
@@ -101,7 +107,6 @@ class Scrubber:
             findings.append(ScrubFinding(tier.path, base, None, reason))
         missing_bytes = segments.live_bytes[segment]
         for record in found.records:
-            self.records += 1
             page = record.page_offset // PAGE_BYTES
             length_bytes = HEADER_BYTES + record.stored_bytes
             offset = offset_in_segment(record.byte_offset - base, tier.superblock.chunk_bytes)
@@ -109,7 +114,7 @@ class Scrubber:
             if page < self._store.geometry.page_count and self._store.words[page] == word:
                 missing_bytes -= length_bytes
                 if record.error:
-                    self._lane.lost.reasons[page] = (word, record.error)
+                    self._lane.lost.remember(page, record.error)
                     findings.append(
                         ScrubFinding(
                             tier.path, record.byte_offset, record.page_offset, record.error
@@ -129,42 +134,46 @@ class Scrubber:
 
     async def all(
         self, rate_bytes_per_s: int | None, progress: Callable[[int, int], Awaitable[None]]
-    ) -> tuple[int, list[ScrubFinding]]:
-        """Verify all tiers; returns bytes and findings."""
+    ) -> tuple[int, int, list[ScrubFinding]]:
+        """Verify all tiers; returns records, bytes and findings."""
         work = []
         for tier in list(self._tiering.tiers.values()):
             segments = await self._segments_on(tier)
             work += [(tier, segment) for segment in segments]
-        self.records = 0
-        findings: list[ScrubFinding] = []
+        records, findings = 0, list[ScrubFinding]()
         started_s = trio.current_time()
         for done, (tier, segment) in enumerate(work, 1):
-            findings += await self.segment(tier, segment)
+            verified, found = await self.segment(tier, segment)
+            records, findings = records + verified, findings + found
             scrubbed_bytes = done * self._segment_bytes
             await progress(scrubbed_bytes, len(work) * self._segment_bytes)
             if rate_bytes_per_s:
                 await trio.sleep_until(started_s + scrubbed_bytes / rate_bytes_per_s)
-        return len(work) * self._segment_bytes, findings
+        return records, len(work) * self._segment_bytes, findings
 
     async def _segments_on(self, tier: Tier) -> list[int]:
         return await ask(self._lane, lambda: self._tiering.segments_on(tier))
 
     async def background(self) -> None:
-        """For ever: the next segment of each tier, now and then; findings go to the log.
+        """Until it is unmounted: the next segment of each tier, now and then; findings go to the
+        log.
 
         Not while memory is short: it takes some, for a segment and all its records, and would wait
         for it with the interpreter in its hands, and so would the lane.
         """
-        while True:
-            await trio.sleep(BACKGROUND_INTERVAL_S)
-            if not self._memory.can_spare_some():
-                continue
-            for tier in list(self._tiering.tiers.values()):
-                segments = await self._segments_on(tier)
-                if segments:
-                    turn = self._next_slot.get(tier.number, 0) % len(segments)
-                    self._next_slot[tier.number] = turn + 1
-                    for finding in await self.segment(tier, segments[turn]):
-                        _log.error(
-                            "scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason
-                        )
+        with contextlib.suppress(UnmountedError):
+            while True:
+                await trio.sleep(BACKGROUND_INTERVAL_S)
+                if self._memory.can_spare_some():
+                    for tier in list(self._tiering.tiers.values()):
+                        await self._next_of(tier)
+
+    async def _next_of(self, tier: Tier) -> None:
+        segments = await self._segments_on(tier)
+        if not segments:
+            return
+        turn = self._next_slot.get(tier.number, 0) % len(segments)
+        self._next_slot[tier.number] = turn + 1
+        _records, found = await self.segment(tier, segments[turn])
+        for finding in found:
+            _log.error("scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason)

@@ -14,6 +14,7 @@ each segment on a tier, and would have to be handed over, too.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from vswapfs.units import PAGE_BYTES
@@ -37,6 +38,18 @@ def place_in_slot(offset_bytes: int, chunk_bytes: int) -> int:
     """Where in its slot a byte of a segment lies."""
     block, rest = divmod(offset_bytes, chunk_bytes)
     return block * BLOCK_BYTES + rest
+
+
+def pieces_in_slot(
+    offset_bytes: int, length_bytes: int, chunk_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Where in its slot these bytes of a segment lie: [start, stop) of each block."""
+    end_bytes = offset_bytes + length_bytes
+    while offset_bytes < end_bytes:
+        start = place_in_slot(offset_bytes, chunk_bytes)
+        length = min(chunk_bytes - offset_bytes % chunk_bytes, end_bytes - offset_bytes)
+        yield start, start + length
+        offset_bytes += length
 
 
 def offset_in_segment(place_bytes: int, chunk_bytes: int) -> int:

@@ -289,7 +289,7 @@ class Descriptors(msgspec.Struct, tag="descriptors"):
 
 
 class Findings(msgspec.Struct, tag="findings"):
-    """What check found; empty when all invariants hold."""
+    """Of what check found."""
 
     findings: list[str]
 
@@ -315,6 +315,8 @@ class LostPage(msgspec.Struct):
 
 
 class Lost(msgspec.Struct, tag="lost"):
+    """Of the pages that are lost."""
+
     pages: list[LostPage]
 
 
@@ -326,10 +328,13 @@ class ScrubFinding(msgspec.Struct):
     reason: str
 
 
+class ScrubFindings(msgspec.Struct, tag="scrub_findings"):
+    findings: list[ScrubFinding]
+
+
 class Scrubbed(msgspec.Struct, tag="scrubbed"):
     records: int
     scrubbed_bytes: int
-    findings: list[ScrubFinding]
 
 
 class Step(msgspec.Struct, tag="step"):
@@ -365,6 +370,7 @@ Answer = (
     | Tiers
     | Progress
     | Lost
+    | ScrubFindings
     | Scrubbed
     | Area
     | Segments
@@ -377,8 +383,13 @@ Answer = (
     | Failure
 )
 
-PARTS: Final = (Step, Progress, Descriptors, Area, Segments, Words, Events)
+PARTS: Final = (
+    Step, Progress, Descriptors, Findings, Lost, ScrubFindings, Area, Segments, Words, Events,
+)  # fmt: skip
 """After these lines more follow."""
+
+ENTRIES_A_LINE: Final = 100
+"""Of a list of any length: each of them may have the path of a tier in it, 4 KiB."""
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -29,6 +29,8 @@ class Area(msgspec.Struct, tag="area"):
     """As many segments as may be in RAM, by the limit of now."""
     tiers: list[TierPlace]
     """In the order of their numbers."""
+    chunk_bytes: int
+    """What a block of a tier holds of a segment."""
 
 
 class Segment(msgspec.Struct, array_like=True):

@@ -21,7 +21,18 @@ class LostPages:
         self._store = store
         self.reasons: dict[int, tuple[int, str]] = {}
 
-    def remember(self, error: LostPageError) -> None:
+    def met(self, error: LostPageError) -> None:
+        """Somebody was to load the page."""
         _log.error("%s", error)
+        self.remember(error.page, error.message)
+
+    def remember(self, page: int, reason: str) -> None:
+        if len(self.reasons) >= LOST_PAGES_MAX:
+            self.reasons = self.still()
         if len(self.reasons) < LOST_PAGES_MAX:
-            self.reasons[error.page] = (self._store.words[error.page], error.message)
+            self.reasons[page] = (self._store.words[page], reason)
+
+    def still(self) -> dict[int, tuple[int, str]]:
+        """Those that were not stored again since."""
+        words = self._store.words
+        return {page: lost for page, lost in self.reasons.items() if words[page] == lost[0]}
