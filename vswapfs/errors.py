@@ -99,6 +99,10 @@ class LostPageError(VswapError):
         self.page = page
 
 
+class UnmountedError(VswapError):
+    """The mount is gone, and with it whoever would have done it. Nothing was done."""
+
+
 class OutOfRangeError(VswapError):
     """A request reaches beyond the end of the area. Nothing was changed."""
 

@@ -66,6 +66,8 @@ def test_settings_are_in_force_and_a_successor_knows_them(tmp_path: Path) -> Non
                 assert told == f"{NAME}: {key} was {value}, is {value}\n"
             assert used_share(instance) <= 0.5
             assert instance.stats()["lane"]["window_us"] == 0
+            log = Path(f"/run/vswapfs/{NAME}/log").read_text()
+            assert "took over" not in log  # that is information, and log-level=warning
 
         assert ctl_ok("set", NAME, "pool-limit=128M").endswith("is 128M\n")
         ctl_ok("set", NAME, "write-budget=none")

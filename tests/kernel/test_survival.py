@@ -187,6 +187,17 @@ def test_supervisor_killed_and_worker_adopted() -> None:
         up.assert_healthy()
 
 
+def test_a_worker_killed_while_it_took_the_instance_down_is_forgotten() -> None:
+    """Its successor can be restarted: nobody is at it any more."""
+    with swap_instance(NAME, "--size", "64M", "--pool-limit", "32M") as up:
+        wait_until_ready(up)
+        with Path(f"/run/vswapfs/{NAME}/state/session").open("r+b", buffering=0) as session:
+            os.pwrite(session.fileno(), (1).to_bytes(8, "little"), 8 * Field.TAKING_DOWN)
+        kill(up.pid)
+        wait_until_ready(up)
+        ctl_ok("restart", NAME)
+
+
 def test_off_without_a_supervisor() -> None:
     with swap_instance(NAME, "--size", "64M") as up:
         kill(up.supervisor_pid)

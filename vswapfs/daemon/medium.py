@@ -37,7 +37,7 @@ from vswapfs.units import PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
-_read_back = Scratch(PAGE_BYTES, TIER_IO_THREADS)
+_blocks = Scratch(PAGE_BYTES, TIER_IO_THREADS)
 
 
 def open_tier(
@@ -114,9 +114,10 @@ def write_superblock(backing: Backing, superblock: Superblock) -> None:
 
 
 def _write_superblock_at(offset: int, backing: Backing, superblock: Superblock) -> None:
-    block = scratch(PAGE_BYTES)
-    block[:] = superblock.pack()
-    backing.write(offset, block)
+    # For the write budget, too, while segments are written because memory is short.
+    with _blocks.buffer() as block:
+        block[:] = superblock.pack()
+        backing.write(offset, block)
     backing.flush()
 
 
@@ -170,7 +171,7 @@ def _write_blocks(
     header = replace(header, records_checksum=records_checksum(blocks, end_bytes))
     blocks[:SEGMENT_HEADER_BYTES] = pack_segment_header(header)
     backing.write(offset, blocks)
-    with _read_back.buffer() as block:
+    with _blocks.buffer() as block:
         for at in {0, len(blocks) - PAGE_BYTES}:
             backing.read_into(offset + at, block)
             if block != blocks[at : at + PAGE_BYTES]:

@@ -22,9 +22,10 @@ from vswapfs.core.stats import nest
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.daemon import lock, remains, succession, takedown
 from vswapfs.daemon.ask import ask
-from vswapfs.daemon.control import ControlServer, Send
+from vswapfs.daemon.control import ControlServer, Send, send_list
 from vswapfs.daemon.forehand import Forehand
 from vswapfs.daemon.inspect import Inspector
+from vswapfs.daemon.logs import set_level
 from vswapfs.daemon.mapped import State
 from vswapfs.daemon.medium import OpenTiers, open_again
 from vswapfs.daemon.report import Reporter
@@ -36,7 +37,7 @@ from vswapfs.daemon.tier_commands import ProgressReporter, TierCommands
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.daemon.tracing import Tracing
 from vswapfs.daemon.upkeep import every_second
-from vswapfs.errors import HostError, VswapError
+from vswapfs.errors import HostError, UnmountedError, VswapError
 from vswapfs.format import instance, message
 from vswapfs.format.message import Failure, Ready, decode_config
 from vswapfs.format.session import KEY_BYTES, Field
@@ -53,6 +54,7 @@ from vswapfs.host.idling import IdleProcessors
 from vswapfs.units import format_size
 
 DRAIN_REPORT_S: Final = 3.0
+COUNT_POLL_S: Final = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -133,6 +135,8 @@ class Service:
         """All that has to be done before the first request is served."""
         state, session = self._state, self._session
         self._config = config = decode_config(session.config)  # settings may have changed since
+        set_level(config.log_level)
+        session[Field.TAKING_DOWN] = 0  # whoever was at it is dead
         entries = session.tiers()
         self._store = store = Store.attach(
             state.geometry,
@@ -166,10 +170,12 @@ class Service:
     async def _serve_on(self) -> None:
         """What can wait until requests are served again."""
         try:
-            await ask(self._lane, self._store.finish_count)
+            # By itself, between requests: in one go it takes 0.13 s a GiB, and all I/O waits.
+            while await ask(self._lane, lambda: self._store.recount is not None):  # noqa: ASYNC110
+                await trio.sleep(COUNT_POLL_S)
             await ask(self._lane, self._forehand.look_after)
-        except VswapError:
-            return  # the mount is gone already
+        except UnmountedError:
+            return
         async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(self._control.serve)
@@ -388,7 +394,9 @@ class Service:
             case message.AskDescriptors():
                 await self._inspector.describe(request, send)
             case message.AskCheck():
-                await send(message.Findings(await ask(self._lane, lambda: check(self._store))))
+                found = await ask(self._lane, lambda: check(self._store))
+                await send_list(send, message.Findings, found)
+                await send(message.Done())
             case AskTrace():
                 await self._tracing.follow(request, send)
             case AskSet():
@@ -420,7 +428,8 @@ class Service:
                 await self._tier_commands.drain(ProgressReporter(send))
                 await send(message.Done())
             case message.AskLost():
-                await send(message.Lost(await self._tier_commands.lost()))
+                await send_list(send, message.Lost, await self._tier_commands.lost())
+                await send(message.Done())
             case message.AskScrub():
                 await self._scrubber.answer(request, send)
 

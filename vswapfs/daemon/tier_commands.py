@@ -98,13 +98,16 @@ class TierCommands:
         await ask(self._lane, lambda: self._tiering.leave(tier, leaving=True))
         try:
             await self._check_room(tier)
-            total = await self._fetch_all(tier, report)
-            with trio.move_on_after(STUCK_S):
-                # Reads that are under way end by themselves.
-                while not await ask(self._lane, lambda: self._tiering.forget(tier)):  # noqa: ASYNC110
-                    await trio.sleep(POLL_S)
-            if tier.number in self._tiering.tiers:
-                raise HostError(f"remove {path}", "requests to it do not end", remedy="try again")
+            total, progressed_s = 0, trio.current_time()
+            while not await ask(self._lane, lambda: self._tiering.forget(tier)):
+                # A write that was on its way there may have come meanwhile.
+                if moved_bytes := await self._fetch_all(tier, report):
+                    total, progressed_s = total + moved_bytes, trio.current_time()
+                elif trio.current_time() - progressed_s > STUCK_S:
+                    raise HostError(
+                        f"remove {path}", "requests to it do not end", remedy="try again"
+                    )
+                await trio.sleep(POLL_S)
         except BaseException:
             with trio.CancelScope(shield=True):
                 if tier.number in self._tiering.tiers:
@@ -285,12 +288,7 @@ class TierCommands:
     async def lost(self) -> list[LostPage]:
         """Pages that could not be verified and were not stored again since."""
 
-        def collect() -> list[LostPage]:
-            words = self._store.words
-            return [
-                LostPage(page * PAGE_BYTES, reason)
-                for page, (word, reason) in sorted(self._lane.lost.reasons.items())
-                if words[page] == word
-            ]
-
-        return await ask(self._lane, collect)
+        still = await ask(self._lane, self._lane.lost.still)
+        return [
+            LostPage(page * PAGE_BYTES, reason) for page, (_word, reason) in sorted(still.items())
+        ]

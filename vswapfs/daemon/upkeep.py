@@ -3,6 +3,7 @@
 Owns the clock of these; decides nothing itself and does it all on the lane.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from vswapfs.daemon.ask import ask
 from vswapfs.daemon.config import auto_limit_least
 from vswapfs.daemon.forehand import Forehand
 from vswapfs.daemon.tiering import Tiering
+from vswapfs.errors import UnmountedError
 from vswapfs.format.message import Config
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import memory
@@ -23,27 +25,28 @@ from vswapfs.host import memory
 async def every_second(
     config: Config, store: Store, lane: Lane, tiering: Tiering, forehand: Forehand
 ) -> None:
-    """For ever."""
+    """Until it is unmounted."""
     least = auto_limit_least(store.geometry)
-    while True:
-        await trio.sleep(1)
-        if config.pool_limit_bytes == "auto":
-            limit_now = functools.partial(
-                policy.auto_limit,
-                least=least,
-                segment_bytes=store.geometry.segment_bytes,
-                available_bytes=memory.available_bytes(),
-                reserve_bytes=memory.reserve_bytes(),
-                pressure_pct=memory.pressure_pct() or 0.0,
-            )
-            await ask(lane, functools.partial(_adjust_limit, store, limit_now))
-        if config.recompress:
-            now_s = int(time.monotonic())
-            await ask(lane, functools.partial(store.recompress_cold, now_s))
-        if tiering.tiers:
-            await ask(lane, tiering.tick)
-        if forehand.is_taking:
-            await ask(lane, forehand.look_again)
+    with contextlib.suppress(UnmountedError):
+        while True:
+            await trio.sleep(1)
+            if config.pool_limit_bytes == "auto":
+                limit_now = functools.partial(
+                    policy.auto_limit,
+                    least=least,
+                    segment_bytes=store.geometry.segment_bytes,
+                    available_bytes=memory.available_bytes(),
+                    reserve_bytes=memory.reserve_bytes(),
+                    pressure_pct=memory.pressure_pct() or 0.0,
+                )
+                await ask(lane, functools.partial(_adjust_limit, store, limit_now))
+            if config.recompress:
+                now_s = int(time.monotonic())
+                await ask(lane, functools.partial(store.recompress_cold, now_s))
+            if tiering.tiers:
+                await ask(lane, tiering.tick)
+            if forehand.is_taking:
+                await ask(lane, forehand.look_again)
 
 
 def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:

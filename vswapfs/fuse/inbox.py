@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from vswapfs.errors import VswapError
+from vswapfs.errors import UnmountedError
 
 Work = Callable[[], Any]
 Completion = Callable[[Any, BaseException | None], None]
@@ -49,7 +49,7 @@ class Inbox:
                 self._defect("a completion")
 
     def close(self) -> None:
-        """The lane has ended: from now on completions get a VswapError."""
+        """The lane has ended: from now on completions get an UnmountedError."""
         self._closed.set()
         self._refuse()
 
@@ -59,4 +59,5 @@ class Inbox:
                 _, completion = self._work.popleft()
             except IndexError:
                 return
-            completion(None, VswapError("the file system is unmounted", remedy="start it again"))
+            error = UnmountedError("the file system is unmounted", remedy="start it again")
+            completion(None, error)

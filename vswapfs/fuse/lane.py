@@ -122,8 +122,8 @@ class Lane:
     def submit(self, work: Work, completion: Completion) -> None:
         """Have ``work`` called on the lane, then ``completion(result, error)``, also there.
 
-        Keep work short (page I/O waits for it). After the lane has ended, completion gets a
-        VswapError.
+        Keep work short (page I/O waits for it). After the lane has ended, completion gets an
+        UnmountedError.
         """
         self._inbox.submit(work, completion)
 
@@ -296,7 +296,7 @@ class Lane:
                 self._reply_error(unique, error.errno)
         except VswapError as error:
             if isinstance(error, LostPageError):
-                self.lost.remember(error)
+                self.lost.met(error)
             self._reply_error(unique, error.errno)
         except Exception:
             self._defect(f"request {opcode} at offset {offset} of {size} bytes")
@@ -387,7 +387,7 @@ class Lane:
         self.counters["requests.read"] += 1
         pages, lost = self._ahead.load(first, stop)
         if lost is not None:
-            self.lost.remember(lost)
+            self.lost.met(lost)
         if (offset | end) & _PAGE_MASK:
             found = b"".join(pages)[offset & _PAGE_MASK :]
             pages = [found[: max(0, end - offset)]]

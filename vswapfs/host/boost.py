@@ -23,7 +23,7 @@ def hold_off(name: str) -> None:
     """The instance needs it to be 0. Where the machine does not let us, it stays as it is."""
     with contextlib.suppress(OSError), _locked() as note:
         before, *names = note.read_text().split() if note.exists() else [_read()]
-        note.write_text(" ".join([before, *{*names, name}]))
+        _write(note, [before, *{*names, name}])
         Path(SETTING).write_text("0")
 
 
@@ -33,10 +33,21 @@ def let_go(name: str) -> None:
         before, *names = note.read_text().split()
         names = [each for each in names if each != name]
         if names:
-            note.write_text(" ".join([before, *names]))
+            _write(note, [before, *names])
         else:
             Path(SETTING).write_text(before)
             note.unlink()
+
+
+def _write(note: Path, words: list[str]) -> None:
+    """All of it or nothing: /run may be full, and whoever writes may be killed."""
+    fresh = note.with_suffix(".new")
+    try:
+        fresh.write_text(" ".join(words))
+        fresh.rename(note)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _read() -> str:

@@ -1,0 +1,46 @@
+"""The note that instances of the machine share: whole, or what it was before."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from vswapfs.format import instance
+from vswapfs.host import boost
+
+
+@pytest.fixture
+def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(instance, "RUN_DIRECTORY", str(tmp_path))
+    path = tmp_path / "setting"
+    path.write_text("15000")
+    monkeypatch.setattr(boost, "SETTING", str(path))
+    return path
+
+
+@contextmanager
+def nothing_can_be_written() -> Iterator[None]:
+    """As on a full file system: a file can be made, and nothing be put into it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_it_cannot_be_written_it_stays_what_it_was(setting: Path) -> None:
+    with nothing_can_be_written():
+        boost.hold_off("one")
+    assert setting.read_text() == "15000"
+    boost.hold_off("one")
+    with nothing_can_be_written():
+        boost.hold_off("two")
+    boost.hold_off("three")
+    boost.let_go("one")
+    assert setting.read_text() == "0"
+    boost.let_go("three")
+    assert setting.read_text() == "15000"
+    assert list(setting.parent.iterdir()) == [setting]

@@ -1,0 +1,90 @@
+"""What runs beside the lane: it lets the lane be, and ends quietly when the lane has ended."""
+
+import functools
+from collections.abc import Callable
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+from regions import KINDS, make_buffers, make_page
+
+from vswapfs.core.buffers import Geometry
+from vswapfs.core.descriptor import CLUSTER_PAGES
+from vswapfs.core.store import Store
+from vswapfs.daemon.scrub import Scrubber
+from vswapfs.daemon.service import Service
+from vswapfs.daemon.upkeep import every_second
+from vswapfs.fuse.inbox import Inbox
+
+pytestmark = pytest.mark.trio
+
+CLUSTERS = 20
+GEOMETRY = Geometry(CLUSTERS * CLUSTER_PAGES, 16, 1 << 16)
+
+
+class FakeLane:
+    """Does at once what it is asked for."""
+
+    def submit(self, work: Callable[[], Any], completion: Callable[..., None]) -> None:
+        completion(work(), None)
+
+
+class Ended(FakeLane):
+    def submit(self, work: Callable[[], Any], completion: Callable[..., None]) -> None:
+        inbox = Inbox(lambda _what: None)
+        inbox.close()
+        inbox.submit(work, completion)
+
+
+async def test_what_is_done_now_and_then_ends_with_the_lane(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = Store(GEOMETRY, make_buffers(GEOMETRY))
+    tiering: Any = SimpleNamespace(tiers={1: None}, tick=lambda: None)
+    lane: Any = Ended()
+    config: Any = SimpleNamespace(pool_limit_bytes=None, recompress=True)
+    forehand: Any = SimpleNamespace(is_taking=True, look_again=lambda: None)
+    scrubber = Scrubber(store, lane, tiering)
+    with trio.fail_after(100):
+        await every_second(config, store, lane, tiering, forehand)
+        await scrubber.background()
+
+
+async def test_a_successor_counts_between_requests(autojump_clock: trio.testing.MockClock) -> None:
+    """At once it would take 0.13 s for each GiB, and all page I/O would wait."""
+    buffers, rng = make_buffers(GEOMETRY), Random(1)
+    before = Store(GEOMETRY, buffers)
+    for page in range(0, GEOMETRY.page_count, 40):
+        before.store(page, make_page(rng, KINDS[page % 2]))
+    store = Store.attach(GEOMETRY, buffers)
+    at_once: list[int] = []
+    recount: Any = store.recount
+    step = recount.step
+
+    def counted(clusters: int) -> bool:
+        at_once.append(clusters)
+        return bool(step(clusters))
+
+    recount.step = counted
+    looked: list[bool] = []
+    serve = SimpleNamespace(
+        _lane=FakeLane(),
+        _store=store,
+        _forehand=SimpleNamespace(look_after=lambda: looked.append(store.recount is None)),
+        _control=SimpleNamespace(serve=served),
+        _succession=SimpleNamespace(ring=lambda: None),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(Service._serve_on, cast("Service", serve)))
+        while store.recount is not None:
+            await trio.sleep(0.1)
+            store.clean(60)
+    assert max(at_once) <= 6
+    assert looked == [True]
+
+
+async def served(*, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
