@@ -298,6 +298,8 @@ class Trial:
         command("vswapctl", "on", NAME, *words)
         print(command("vswapctl", "status", NAME).rstrip(), flush=True)
         if options.kill_every:
+            if not Path(instance.state_directory(NAME)).exists():
+                sys.exit("pressure: --kill-every: nobody succeeds a worker before Linux 6.4")
             with Path(instance.state_directory(NAME), "session").open("rb") as session:
                 view = mmap.mmap(session.fileno(), WORDS_BYTES, prot=mmap.PROT_READ)
             self._session = Session(memoryview(view))
