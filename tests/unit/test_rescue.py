@@ -63,6 +63,29 @@ def test_nothing_is_ended_while_anything_is_completed(machine: Machine) -> None:
         assert not watch.look(float(second))
 
 
+def looks(machine: Machine, watch: Rescue, stored: int, refused: int, seconds: int) -> list[float]:
+    """So many pages stored and refused in each second; when a process was ended."""
+    ended: list[float] = []
+    for second in range(seconds):
+        machine.device(completed=100 + second, in_flight=second % 2)
+        now = {"stored": second // 2 * 2 * stored, "refused": second // 2 * 2 * refused}
+        if watch.look(float(second), has_tiers=False, **now):
+            ended.append(second)
+    return ended
+
+
+def test_refusals_complete_nothing(machine: Machine) -> None:
+    assert looks(machine, Rescue("loop9"), 100, 1000, 20) == [6, 11, 16]
+    assert looks(machine, Rescue("loop9"), 200, 1000, 20) == []
+    assert looks(machine, Rescue("loop9"), 0, 0, 20) == []
+
+
+def test_figures_of_another_worker_begin_anew(machine: Machine) -> None:
+    watch = Rescue("loop9")
+    assert looks(machine, watch, 1000, 100_000, 4) == []
+    assert looks(machine, watch, 1000, 10, 20) == []
+
+
 def test_nothing_is_ended_while_nothing_is_asked(machine: Machine) -> None:
     machine.device(completed=100, in_flight=0)
     watch = Rescue("loop9")

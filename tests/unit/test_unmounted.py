@@ -17,6 +17,7 @@ from vswapfs.core.store import Store
 from vswapfs.daemon.scrub import Scrubber
 from vswapfs.daemon.service import Service
 from vswapfs.daemon.upkeep import every_second
+from vswapfs.format.session import Field
 from vswapfs.fuse.inbox import Inbox
 
 pytestmark = pytest.mark.trio
@@ -33,6 +34,9 @@ class FakeLane:
 
 
 class Ended(FakeLane):
+    def __init__(self) -> None:
+        self.counters = {"refusals.pool_full": 7}
+
     def submit(self, work: Callable[[], Any], completion: Callable[..., None]) -> None:
         inbox = Inbox(lambda _what: None)
         inbox.close()
@@ -46,11 +50,13 @@ async def test_what_is_done_now_and_then_ends_with_the_lane(
     tiering: Any = SimpleNamespace(tiers={1: None}, tick=lambda: None)
     lane: Any = Ended()
     config: Any = SimpleNamespace(pool_limit_bytes=None, recompress=True)
+    session: Any = {}
     forehand: Any = SimpleNamespace(is_taking=True, look_again=lambda: None)
     scrubber = Scrubber(store, lane, tiering)
     with trio.fail_after(100):
-        await every_second(config, store, lane, tiering, forehand)
+        await every_second(config, session, store, lane, tiering, forehand)
         await scrubber.background()
+    assert session[Field.REFUSED_STORES] == 7
 
 
 async def test_a_successor_counts_between_requests(autojump_clock: trio.testing.MockClock) -> None:

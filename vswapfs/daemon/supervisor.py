@@ -98,6 +98,7 @@ class Supervisor:
         self._deaths = 0
         self._rescue: Rescue | None = None
         self._rescue_refused = False
+        self._has_let_go = False
         self._poll = select.poll()
         self._poll.register(handed.bell, select.POLLIN)
         self._worker = (
@@ -176,8 +177,12 @@ class Supervisor:
                         os.eventfd_read(fd)
                     self._rung()
             if self._rescue is not None:
-                has_tiers = self._session[Field.TIERS] > 0
-                self._rescue.look(time.monotonic(), has_tiers=has_tiers)
+                self._rescue.look(
+                    time.monotonic(),
+                    has_tiers=self._session[Field.TIERS] > 0,
+                    stored=self._session[Field.STORED_PAGES],
+                    refused=self._session[Field.REFUSED_STORES],
+                )
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
                 self._standby_at_ns = 0
                 if self._standby is None and not self._start_standby():
@@ -233,6 +238,10 @@ class Supervisor:
         self._session[Field.RESTART] = 0
 
     def _let_go_of_the_pipe(self) -> None:
+        """Once: later there may be no descriptor to be had."""
+        if self._has_let_go:
+            return
+        self._has_let_go = True
         null = os.open("/dev/null", os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)

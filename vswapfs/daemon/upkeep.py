@@ -1,6 +1,7 @@
-"""What is looked after once a second: the automatic pool limit, cold pages, tiers, memory in hand.
+"""What is looked after once a second: the automatic pool limit, cold pages, tiers, memory in hand,
+and what the supervisor has to know.
 
-Owns the clock of these; decides nothing itself and does it all on the lane.
+Owns the clock of these; decides nothing itself, and what changes the store it does on the lane.
 """
 
 import contextlib
@@ -18,18 +19,27 @@ from vswapfs.daemon.forehand import Forehand
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.errors import UnmountedError
 from vswapfs.format.message import Config
+from vswapfs.format.session import Field, Session
 from vswapfs.fuse.lane import Lane
 from vswapfs.host import memory
 
 
 async def every_second(
-    config: Config, store: Store, lane: Lane, tiering: Tiering, forehand: Forehand
+    config: Config,
+    session: Session,
+    store: Store,
+    lane: Lane,
+    tiering: Tiering,
+    forehand: Forehand,
 ) -> None:
     """Until it is unmounted."""
     least = auto_limit_least(store.geometry)
     with contextlib.suppress(UnmountedError):
         while True:
             await trio.sleep(1)
+            # For the supervisor, which waits for nobody.
+            session[Field.STORED_PAGES] = store.stored_total
+            session[Field.REFUSED_STORES] = lane.counters["refusals.pool_full"]
             if config.pool_limit_bytes == "auto":
                 limit_now = functools.partial(
                     policy.auto_limit,

@@ -81,6 +81,9 @@ class Field(IntEnum):
     """1 and the number of the loop device; 0: there is none."""
     TIERS = 23
     """How many there are."""
+    STORED_PAGES = 24
+    REFUSED_STORES = 25
+    """Of the worker of now, as of a second ago."""
 
 
 class Refusal(IntEnum):
