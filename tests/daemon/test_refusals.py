@@ -103,10 +103,13 @@ def test_no_dev_fuse() -> None:
     assert_nothing_left("tbad")
 
 
-def test_no_free_loop_device() -> None:
+def test_no_free_loop_device(tmp_path: Path) -> None:
     require_swap()
-    result = without("/dev/loop*", str(VSWAPCTL), "on", "tbad", "--size", "64M")
+    (tmp_path / "there").touch()
+    tiers = [word for name in ("new", "there") for word in ("--tier", f"{tmp_path}/{name}:32M")]
+    result = without("/dev/loop*", str(VSWAPCTL), "on", "tbad", "--size", "64M", *tiers)
     assert result.returncode == 3, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert "attach a loop device" in result.stderr
     assert "modprobe loop" in result.stderr
     assert_nothing_left("tbad")

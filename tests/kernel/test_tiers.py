@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from machine import (
     kernel_log_since,
     run,
     swap_instance,
+    wait_until,
 )
 from workloads import Peak, workload
 
@@ -169,6 +171,29 @@ def test_writeback_and_drain_by_hand(tmp_path: Path) -> None:
         up.assert_healthy()
 
 
+def test_restart_is_refused_where_a_fresh_worker_would_lose_a_tier(tmp_path: Path) -> None:
+    tier, away = tmp_path / "tier", tmp_path / "away"
+    with swap_instance("tmoved", "--size", "64M", "--tier", f"{tier}:64M") as up:
+        tier.rename(away)
+        refused = ctl("restart", "tmoved")
+        assert refused.returncode == 3
+        assert f"{tier} is not the tier any more" in refused.stderr
+        tier.write_bytes(b"another")
+        assert ctl("restart", "tmoved").returncode == 3
+        assert up.status()["worker_pid"] == up.pid
+        # One that is killed has no choice; then it is told.
+        wait_until("a standby", lambda: up.status()["standby_pid"])
+        os.kill(up.pid, signal.SIGKILL)
+        wait_until("another", lambda: ctl("tier", "list", "tmoved", "--json").returncode == 0)
+        (listed,) = tiers(up)
+        assert listed["state"] == "failing"
+        assert "no tier" in listed["detail"]
+        away.rename(tier)
+        ctl_ok("restart", "tmoved")
+        assert [listed["state"] for listed in tiers(up)] == ["ok"]
+        up.assert_healthy()
+
+
 def test_foreign_and_used_files_are_refused(tmp_path: Path) -> None:
     letter = tmp_path / "letter"
     letter.write_text("Dear reader" * 1000)
@@ -178,11 +203,15 @@ def test_foreign_and_used_files_are_refused(tmp_path: Path) -> None:
         ((f"{tmp_path}/new:1M",), "at least"),
         ((f"{tmp_path}/none/new:64M",), "No such file"),
         ((f"{tmp_path}/new:3T",), "no space"),
+        ((f"{tmp_path}/new:64M", "--tier", f"{letter}:64M"), "not empty"),
+        ((f"{tmp_path}/new:64M", "--tier", f"{tmp_path}/new:64M"), "in use by another process"),
+        (("/run/vswapfs/tier:64M",), "a tier is to take pages out of RAM"),
     ):
         result = ctl("on", "tforeign", "--size", "64M", "--tier", *arguments)
         assert result.returncode != 0
         assert words in result.stderr, result.stderr
     assert letter.read_text() == "Dear reader" * 1000
+    assert list(tmp_path.iterdir()) == [letter]
     used = tmp_path / "used"
     with swap_instance("tforeign", "--size", "64M", "--tier", f"{used}:64M"):
         assert "in use" in ctl("on", "tother", "--size", "64M", "--tier", f"{used}:64M").stderr

@@ -12,7 +12,7 @@ class AbsentBacking:
 
     def __init__(self, size_bytes: int, reason: str) -> None:
         self._size_bytes = size_bytes
-        self._reason = reason
+        self.reason = reason
 
     @property
     def size_bytes(self) -> int:
@@ -23,7 +23,7 @@ class AbsentBacking:
         return -1
 
     def _fail(self) -> None:
-        raise OSError(errno.ENODEV, self._reason)
+        raise OSError(errno.ENODEV, self.reason)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._fail()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vswapfs.errors import HostError, TierFormatError, UsageError
-from vswapfs.format import swaps
+from vswapfs.format import instance, swaps
 from vswapfs.format.tier import (
     SEGMENT_MIN_BYTES,
     SUPERBLOCK_BYTES,
@@ -62,6 +62,11 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
         )
     if "\0" in path:
         raise UsageError(f"{path!r} is not a path: there is a zero byte in it")
+    if os.path.realpath(path).startswith(f"{instance.RUN_DIRECTORY}/"):
+        raise UsageError(
+            f"{path} is in RAM, with the state of instances: a tier is to take pages out of RAM",
+            remedy="give a block device, or a file on one",
+        )
     step = f"open tier {path}"
     # Before the path is touched: to ask for a file of our own mount would be to wait for ourselves.
     if user := used_as_swap_or_loop(path):

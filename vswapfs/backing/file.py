@@ -40,6 +40,7 @@ class FileBacking:
         self._is_device = taken.is_device
         self._size_bytes = size_bytes
         self._can_trim = True
+        self._created = taken.created
         self.previous = taken.previous
         """See Claim."""
 
@@ -124,10 +125,25 @@ class FileBacking:
     def flush(self) -> None:
         os.fdatasync(self._fd)
 
+    def unmake(self, path: str) -> None:
+        """It was taken in vain: remove the file, if there was none before."""
+        if self._created and self.is_at(path):
+            Path(path).unlink()
+
     def close(self) -> None:
         # -1, so that a call that should not follow fails and does not reach another file.
         fd, self._fd = self._fd, -1
         os.close(fd)
+
+    def is_at(self, path: str) -> bool:
+        """Whether the path still leads there. Blocks."""
+        try:
+            found, mine = Path(path).stat(), os.fstat(self._fd)
+        except OSError:
+            return False
+        if self._is_device:
+            return found.st_rdev == mine.st_rdev
+        return os.path.samestat(found, mine)
 
     def _use_direct_io(self, path: str) -> None:
         # Not in open(2): there a file system that refuses it may have created the file already.

@@ -6,6 +6,7 @@ them, however they end.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -23,7 +24,7 @@ def holder(name: str) -> int | None:
     """The process id of the daemon that holds the name, or None if there is none."""
     try:
         fd = os.open(instance.lock_path(name), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -93,9 +94,10 @@ def acquire(name: str) -> int:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            continue  # a predecessor has just removed its directory
         except OSError as error:
+            # A predecessor may just have removed its directory.
+            if isinstance(error, FileNotFoundError) and time.monotonic() < deadline_s:
+                continue
             raise _not_made(path.parent, was_there, error) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +128,6 @@ def _not_made(directory: Path, was_there: bool, error: OSError) -> HostError:
     """Nothing that we made is left: it could not be taken down, for want of a lock."""
     if not was_there:
         shutil.rmtree(directory, ignore_errors=True)
-    return HostError(
-        f"make {directory}", error.strerror or "", remedy=f"see df {directory.parent}; df -i"
-    )
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = f"see df {directory.parent}; df -i" if is_full else f"see ls -la {directory}"
+    return HostError(f"make {directory}", error.strerror or "", remedy=remedy)

@@ -69,6 +69,7 @@ def open_tier(
             _write_superblock_at(0, backing, previous)
         write_superblock(backing, superblock)
     except OSError as error:
+        backing.unmake(config.path)
         backing.close()
         raise HostError(f"write the superblock of {config.path}", str(error)) from None
     return backing, superblock
@@ -89,7 +90,7 @@ def open_again(
         return AbsentBacking(entry.size_bytes, error.message), superblock
 
 
-OpenTiers = list[tuple[str, Backing, Superblock]]
+OpenTiers = list[tuple[str, FileBacking, Superblock]]
 
 
 def open_tiers(config: Config, segment_bytes: int, step: Callable[[str], None]) -> OpenTiers:
@@ -101,7 +102,8 @@ def open_tiers(config: Config, segment_bytes: int, step: Callable[[str], None]) 
             medium = open_tier(tier, config.name, segment_bytes, encrypt=config.encrypt)
             tiers.append((tier.path, *medium))
     except VswapError:
-        for _path, backing, _superblock in tiers:
+        for path, backing, _superblock in tiers:
+            backing.unmake(path)
             backing.close()
         raise
     return tiers

@@ -99,6 +99,7 @@ class Scrubber:
         if segments.tier_of(segment) != tier.number or segments.slot_of(segment) != slot:
             return []  # it died or left meanwhile
         if found is None:
+            tier.read_errors += 1
             return [ScrubFinding(tier.path, base, None, f"cannot be read: {reason}")]
         findings = []
         if found.header and found.header.sequence != segments.sequence(segment):

@@ -108,6 +108,9 @@ class Service:
                 self._reporter.end(Ready(self._config.mountpoint, device))
             except VswapError as error:
                 failure = await self._give_up(error)
+                if self._taken_down:
+                    for path, backing, _superblock in tiers:
+                        backing.unmake(path)
             else:
                 self._succession.ring()
                 _log.info("%s is up: %s", self._config.name, device or self._file)
@@ -277,7 +280,13 @@ class Service:
         nursery.start_soon(self._obey_signals)
         nursery.start_soon(self._succession.watch_supervisor)
         nursery.start_soon(
-            every_second, self._config, self._store, self._lane, self._tiering, self._forehand
+            every_second,
+            self._config,
+            self._session,
+            self._store,
+            self._lane,
+            self._tiering,
+            self._forehand,
         )
         nursery.start_soon(self._scrubber.background)
 
@@ -407,6 +416,7 @@ class Service:
                 _log.info("asked to take %s down", self._config.name)
                 await do_with_steps(self._take_down, send)
             case message.AskRestart():
+                await self._tier_commands.check_paths()
                 await self._succession.restart(send)
             case message.AskAdopt():
                 await send(self._succession.hand_over(request.pid))

@@ -117,10 +117,9 @@ class Succession:
     def hand_over(self, pid: int) -> Handover:
         """Process ``pid`` is to be the supervisor."""
         if not self.supervisor_has_ended:
-            raise InstanceError(
-                f"it has a supervisor: process {self._session[Field.SUPERVISOR_PID]}",
-                remedy="nothing is to be done",
-            )
+            pid = self._session[Field.SUPERVISOR_PID]
+            which = f"process {pid}" if pid else "one that was started just now"
+            raise InstanceError(f"it has a supervisor: {which}", remedy="nothing is to be done")
         try:
             supervisor_fd = os.pidfd_open(pid)
         except OverflowError:

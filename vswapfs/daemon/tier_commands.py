@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from vswapfs.backing.file import FileBacking
 from vswapfs.core.homes import Fetched
 from vswapfs.core.segment import TIER_MAX_COUNT
 from vswapfs.core.store import Store
@@ -116,6 +117,20 @@ class TierCommands:
         await report.at(total, total, end=True)
         await trio.to_thread.run_sync(erase, tier.backing)
 
+    async def check_paths(self) -> None:
+        """Raises HostError if a successor could not open a tier again that works now."""
+        for tier in list(self._tiering.tiers.values()):
+            backing = tier.backing
+            if isinstance(backing, FileBacking) and not await trio.to_thread.run_sync(
+                backing.is_at, tier.path
+            ):
+                raise HostError(
+                    "restart",
+                    f"{tier.path} is not the tier any more that has been opened there: a fresh "
+                    "worker would not find it",
+                    remedy=f"put it back, or vswapctl tier remove {tier.path}",
+                )
+
     def _find(self, path: str) -> Tier:
         tier = self._tiering.find(path)
         if tier is None:
@@ -205,21 +220,27 @@ class TierCommands:
     async def drain(self, report: ProgressReporter) -> None:
         """Fetch what fits RAM, tier by tier in the order it lies there.
 
-        Raises HostError if a read hangs; what was fetched stays in RAM.
+        Raises HostError if a read hangs, or in the end if some failed; what was fetched stays in
+        RAM.
         """
         work = []
         for tier in list(self._tiering.tiers.values()):
             work += await ask(self._lane, functools.partial(self._tiering.segments_on, tier))
-        done = 0
+        done = failed = 0
         for segment in work:
             if not await ask(self._lane, self._tiering.has_room_to_drain):
                 break
             with trio.move_on_after(STUCK_S) as patience:
-                done += bool(await self._one(functools.partial(self._tiering.fetch, segment)))
+                moved = await self._one(functools.partial(self._tiering.fetch, segment))
+                done, failed = done + bool(moved), failed + (moved is False)
             if patience.cancelled_caught:
                 raise HostError("drain", f"a read takes longer than {STUCK_S:.0f} s")
             await report.at(done * self._segment_bytes, len(work) * self._segment_bytes)
         await report.at(done * self._segment_bytes, len(work) * self._segment_bytes, end=True)
+        if failed:
+            raise HostError(
+                "drain", f"{failed} segments could not be read", remedy="vswapctl tier list, scrub"
+            )
 
     async def writeback(
         self, *, idle_s: float, incompressible: bool, max_bytes: int | None, send: Send

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from vswapfs.backing.absent import AbsentBacking
 from vswapfs.backing.api import Backing
 from vswapfs.core.budget import Budget
 from vswapfs.core.homes import Fetched, RecordRead, Transfer, Trim
@@ -96,6 +97,8 @@ class Tiering:
         self._reader.prepare()
         if backing.direct_fd >= 0:
             self._direct_reads.prepare()
+        if isinstance(backing, AbsentBacking):
+            self._fails(tier, backing.reason)
         if self.budget and superblock.budget_bytes_per_day:
             saved = superblock.budget_window_start_unix_s, superblock.budget_spent_bytes
             if saved > (self.budget.window_start_s, self.budget.spent_bytes):
@@ -143,7 +146,7 @@ class Tiering:
             and self._homes.writeback_due()
         ):
             segment = self._homes.choose(leave=self._store.cleaner.victim)
-            if segment is None or not self.write(segment, self._written_by_watermark):
+            if segment is None or not self.write(segment, lambda _: None):
                 break
         if trim := self._homes.plan_trim(TRIM_BATCH_SLOTS):
             self._trim(trim)
@@ -222,9 +225,6 @@ class Tiering:
         done(self._homes.end_write(plan, ok=error is None))
         self._lane.serve_parked()
         self.pump()
-
-    def _written_by_watermark(self, _moved: bool) -> None:
-        """pump goes on by itself."""
 
     def _allowed(self, length_bytes: int) -> bool:
         assert self.budget
