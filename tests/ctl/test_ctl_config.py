@@ -91,6 +91,7 @@ def test_the_command_line_counts_more(
         (f"size = 0x{'f' * 5000}", "size: a number has too many digits"),
         (f"tier = [0x{'f' * 5000}]", "tier: a number has too many digits"),
         (f'size = "{"(" * 3000}ram"', "is not a size: it is longer than"),
+        ("#" * (1 << 20) + "\n", "has more than 1048576 bytes"),
     ],
     ids=lambda text: text[:30],
 )

@@ -72,6 +72,22 @@ def test_a_path_that_no_message_can_carry(path: str) -> None:
     assert caught.value.message.isprintable()
 
 
+def test_a_path_that_no_table_can_show() -> None:
+    with pytest.raises(UsageError, match="control character") as caught:
+        forms.parse_tier("/a\nb:4M")
+    assert caught.value.message.isprintable()
+
+
+def test_a_path_from_a_directory_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="has been removed"):
+        forms.parse_tier("tier:4M")
+
+
 def test_mount_refuses_such_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.execv", lambda path, arguments: None)
     result = CliRunner().invoke(vswapfs, ["/m\udcff", "--size", "1G"])

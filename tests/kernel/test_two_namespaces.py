@@ -1,10 +1,21 @@
 """Two instances of one name, in mount namespaces that have a /run each."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from machine import VSWAPCTL, Instance, assert_nothing_left, ctl, ctl_ok, require_swap, run
+from machine import (
+    VSWAPCTL,
+    Instance,
+    assert_nothing_left,
+    ctl,
+    ctl_ok,
+    require_swap,
+    run,
+    wait_until,
+)
 
 from vswapfs.host import swap
 
@@ -23,6 +34,23 @@ def there() -> Iterator[tuple[str, ...]]:
         enter = ("nsenter", f"--mount=/proc/{process.pid}/ns/mnt")
         yield enter
         run(*enter, VSWAPCTL, "off", NAME, "--force")
+
+
+def test_what_an_instance_of_a_namespace_that_has_gone_left_is_cleared_up() -> None:
+    """It was switched on in a /dev of that namespace, which /proc/swaps cannot name any more."""
+    before = set(swap.active_areas())
+    try:
+        assert run("unshare", "--mount", VSWAPCTL, "on", NAME, *OPTIONS).returncode == 0
+        up = Instance(NAME)
+        for pid in (up.supervisor_pid, up.pid):
+            os.kill(pid, signal.SIGKILL)
+        wait_until("it is dead", lambda: "dead" in ctl("status", NAME).stdout)
+        assert set(swap.active_areas()) - before == {up.device}
+        ctl_ok("off", NAME, "--force")
+        assert set(swap.active_areas()) == before
+    finally:
+        ctl("off", NAME, "--force")
+    assert_nothing_left(NAME)
 
 
 def test_each_takes_down_its_own(there: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ from vswapfs.ctl import (
     instances,
     launch,
     log,
+    output,
     owners,
     picture,
     questions,
@@ -360,4 +361,5 @@ for _command in (
 
 def main() -> None:
     """Entry point of the command."""
-    cli(prog_name="vswapctl")
+    with output.guarded("vswapctl"):
+        cli(prog_name="vswapctl")

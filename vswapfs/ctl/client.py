@@ -165,14 +165,21 @@ def _unreachable(name: str) -> InstanceError:
         case instances.State.RUNNING:
             return NotAnsweringError(
                 f"{name} cannot be asked: its daemon is about to start or to end",
-                remedy=f"try again; if it stays like this, vswapctl off {name} --force",
+                remedy=f"try again; if it stays like this, {_force(name)}",
             )
+
+
+def _force(name: str) -> str:
+    return (
+        f"kill its worker, whose place another takes, or, and what is swapped is lost: "
+        f"vswapctl off {name} --force"
+    )
 
 
 def _silent(name: str, timeout_s: float) -> SilentError:
     return SilentError(
         f"{name} does not answer: nothing came for {timeout_s:g} s",
-        remedy=f"vswapctl off {name} --force",
+        remedy=_force(name),
     )
 
 

@@ -15,6 +15,7 @@ from vswapfs.errors import UsageError
 from vswapfs.format import instance
 
 DIRECTORY: Final = "/etc/vswapfs"
+FILE_MAX_BYTES: Final = 1 << 20
 _NOT_KEYS: Final = {"config", "help"}
 
 
@@ -52,7 +53,14 @@ def use(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(FILE_MAX_BYTES + 1)
+        if len(text) > FILE_MAX_BYTES:
+            raise UsageError(
+                f"{path} is no configuration: it has more than {FILE_MAX_BYTES} bytes",
+                remedy="man vswapfs.toml",
+            )
+        return tomllib.loads(text.decode())
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}", remedy="man vswapfs.toml"

@@ -60,7 +60,18 @@ def absolute(path: str) -> str:
             "zero byte",
             remedy="a link with another name leads there too",
         )
-    return str(Path(path).absolute())
+    if any(character < " " or character == "\x7f" for character in path):
+        raise UsageError(
+            f"{path!r} has a control character in it, which no table could show",
+            remedy="a link with another name leads there too",
+        )
+    try:
+        return str(Path(path).absolute())
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path!r} begins where you are, and that directory has been removed",
+            remedy="give the path from / on",
+        ) from None
 
 
 def parse_budget_bytes(text: str) -> int:

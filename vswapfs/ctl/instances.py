@@ -86,7 +86,7 @@ def open_lock(name: str) -> BinaryIO | None:
     """
     try:
         return Path(instance.lock_path(name)).open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from vswapfs.ctl import client
-from vswapfs.errors import InstanceError, VswapError
+from vswapfs.errors import HostError, InstanceError, VswapError
 from vswapfs.format import instance
 from vswapfs.format.message import Answer, Config, Done, Ready, Step, encode
 
@@ -64,13 +64,18 @@ def adopt(name: str, show: Show) -> None:
 
 
 def _follow(command: list[str], name: str, show: Show, *, leave_when_done: bool = False) -> Answer:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostError(
+            "start the daemon", error.strerror or "", remedy="see ulimit -n; ulimit -u"
+        ) from None
     try:
         answer = _read(process, name, show)
     except VswapError:

@@ -3,7 +3,11 @@
 Owns what its lines mean. Never reads it: who does, reads its own /proc.
 """
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
+
+_LOOP: Final = re.compile(r"/(loop\d+)")
+"""A loop device that was switched on in a mount namespace that has gone, and its /dev with it."""
 
 
 class SwapArea(NamedTuple):
@@ -19,5 +23,7 @@ def parse(text: str) -> dict[str, SwapArea]:
     areas = {}
     for line in text.splitlines()[1:]:
         device, _kind, size_kib, used_kib, priority = line.rsplit(maxsplit=4)
+        if match := _LOOP.fullmatch(device):
+            device = f"/dev/{match[1]}"
         areas[device] = SwapArea(device, int(size_kib) * 1024, int(used_kib) * 1024, int(priority))
     return areas

@@ -22,7 +22,7 @@ _NOTE: Final = ".watermark_boost_factor"
 def hold_off(name: str) -> None:
     """The instance needs it to be 0. Where the machine does not let us, it stays as it is."""
     with contextlib.suppress(OSError), _locked() as note:
-        before, *names = note.read_text().split() if note.exists() else [_read()]
+        before, *names = _noted(note) if note.exists() else [_read()]
         _write(note, [before, *{*names, name}])
         Path(SETTING).write_text("0")
 
@@ -30,13 +30,17 @@ def hold_off(name: str) -> None:
 def let_go(name: str) -> None:
     """The instance is no more; with the last one it is put back."""
     with contextlib.suppress(OSError), _locked() as note:
-        before, *names = note.read_text().split()
+        before, *names = _noted(note)
         names = [each for each in names if each != name]
         if names:
             _write(note, [before, *names])
         else:
             Path(SETTING).write_text(before)
             note.unlink()
+
+
+def _noted(note: Path) -> list[str]:
+    return note.read_text().split() or [_read()]
 
 
 def _write(note: Path, words: list[str]) -> None:

@@ -3,6 +3,8 @@
 Never blocks for ever: a command that does not end in its time is killed and reported.
 """
 
+import os
+import shutil
 import signal
 import subprocess
 from typing import Final
@@ -19,7 +21,7 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S, remedy: str 
     """
     try:
         result = subprocess.run(
-            argv,
+            [shutil.which(argv[0], path=_path()) or argv[0], *argv[1:]],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -38,6 +40,11 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S, remedy: str 
             step, words[-1] if words else _ended(argv[0], result.returncode), remedy=remedy
         )
     return result.stdout.strip()
+
+
+def _path() -> str:
+    """These commands are in sbin, which cron and the like leave out."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def _ended(name: str, status: int) -> str:

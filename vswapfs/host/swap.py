@@ -15,6 +15,10 @@ AREAS_LEAST: Final = 23
 """Every kernel takes so many (MAX_SWAPFILES is 32 less what it uses of them for other things)."""
 
 
+ON_TIMEOUT_S: Final = 600.0
+"""The kernel makes its tables meanwhile: of 16 TiB more than half a minute."""
+
+
 def active_areas() -> dict[str, swaps.SwapArea]:
     """All active swap areas by device."""
     return swaps.parse(Path("/proc/swaps").read_text())
@@ -32,7 +36,7 @@ def on(device: str, priority: int | None) -> None:
     # Said by the kernel in the words of a missing permission.
     remedy = f"{count} areas are active, and the kernel has room for 23 to 29: swapoff one of them"
     run(
-        f"swapon {device}", "swapon", *options, device,
+        f"swapon {device}", "swapon", *options, device, timeout_s=ON_TIMEOUT_S,
         remedy=remedy if count >= AREAS_LEAST else "",
     )  # fmt: skip
 
