@@ -240,7 +240,7 @@ def test_silent_daemon_is_forced_only_if_told(
         forced = vswapctl("off", "--force")
         hang.set()
     assert plain.exit_code == 4
-    assert plain.stderr.endswith("  try: vswapctl off vswap0 --force\n")
+    assert plain.stderr.endswith("lost: vswapctl off vswap0 --force\n")
     assert forced.stdout == "vswap0 is down\n"
     assert started.read_text() == "takedown vswap0 --force\n"
 
