@@ -51,6 +51,7 @@ from vswapfs.format.message import (
 from vswapfs.format.settings import LOG_LEVELS, AskSet
 from vswapfs.format.trace import EVENTS, Events
 from vswapfs.fuse.window import PollWindow
+from vswapfs.host import memory
 from vswapfs.units import PAGE_BYTES
 
 _AS_LINES: Final = 2
@@ -84,6 +85,8 @@ _WORDS: Final = (
 _LINES: Final = 3
 _KEYS: Final = tuple(field.name for field in msgspec.structs.fields(Config))
 _PAGES: Final = 64
+_watch: Final = memory.Watch()
+"""Of all daemons: each would keep a file open until the process ends."""
 _TIME_MAX_S: Final = 1e10
 """Of the clock that the handlers see, which goes on by itself when all of them wait."""
 
@@ -117,6 +120,7 @@ def ask_the_daemon(lines: Iterable[bytes]) -> list[Answer]:
         mock.patch.object(claim, "_open", _open_nothing),
         mock.patch.object(remains, "find", return_value=remains.Remains(None, None, "", [])),
         mock.patch.object(trio.to_thread, "run_sync", _at_once),
+        mock.patch.object(memory, "Watch", return_value=_watch),
         mock.patch.object(logging, "getLogger", return_value=logging.Logger("fuzz")),
     ):  # fmt: skip
         store = made.store
