@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from regions import make_buffers
@@ -15,7 +15,7 @@ from vswapfs.core.buffers import Geometry
 from vswapfs.core.store import SameFilled, Store
 from vswapfs.fuse import wire
 from vswapfs.fuse.journal import JOURNAL_BYTES, SLOT_BYTES, Journal
-from vswapfs.fuse.lane import Lane, request_buffer
+from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.window import PollWindow
 from vswapfs.host.region import MemoryRegion
 from vswapfs.units import PAGE_BYTES
@@ -30,21 +30,27 @@ def request_bytes(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:
     return struct.pack("<IIQQIIII", length, opcode, unique, nodeid, 0, 0, 1, 0) + body
 
 
+def make_lane(
+    device_fd: int, pair_fd: int, journal: Journal | None, ended: Callable[[], None]
+) -> Lane:
+    geometry = Geometry(PAGES, 16, 1 << 16)
+    store = Store(geometry, make_buffers(geometry), SameFilled.SAME, 1)
+    return Lane(
+        store, device_fd, pair_fd, SWAP_INODE,
+        ended=ended, window=PollWindow(lambda _on: None, 200),
+        buffer=journal.buffer if journal else wire.request_buffer(), journal=journal,
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket.socket, ...]]:
     """The kernel's end of the device and pyfuse3's end of the pair, of a lane that runs."""
-    geometry = Geometry(PAGES, 16, 1 << 16)
-    store = Store(geometry, make_buffers(geometry), SameFilled.SAME, 1)
     kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     device.setblocking(False)
     pair.setblocking(False)
     ended = threading.Event()
-    lane = Lane(
-        store, os.dup(device.fileno()), pair.fileno(), SWAP_INODE,
-        ended=ended.set, window=PollWindow(lambda _on: None, 200),
-        buffer=journal.buffer if journal else request_buffer(), journal=journal,
-    )  # fmt: skip
+    lane = make_lane(os.dup(device.fileno()), pair.fileno(), journal, ended.set)
     with kernel, device, names, pair:
         kernel.settimeout(10)
         names.settimeout(10)
@@ -53,6 +59,27 @@ def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket
         assert not lane.has_failed
         assert lane.counters["internal_errors"] == 0
     assert ended.wait(10)
+
+
+def test_what_is_due_when_the_lane_has_ended_goes_nowhere() -> None:
+    """Its descriptor's number may be another file's by then."""
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd, ended = os.dup(device.fileno()), threading.Event()
+    reader_fd, other_fd = os.pipe()
+    with kernel, device, names, pair:
+        lane = make_lane(fd, pair.fileno(), None, ended.set)
+        lane._parked.append((read_or_write(wire.OP_READ, 5, 0, PAGE_BYTES), 0))
+        device.shutdown(socket.SHUT_RD)
+        lane.start()
+        assert ended.wait(10)
+        os.dup2(other_fd, fd)
+        os.set_blocking(reader_fd, False)
+        lane.serve_parked()
+        with pytest.raises(BlockingIOError):
+            os.read(reader_fd, 1)
+        for each in (fd, other_fd, reader_fd):
+            os.close(each)
 
 
 def memory(size_bytes: int) -> MemoryRegion:

@@ -21,9 +21,10 @@ from vswapfs.daemon.io_threads import Done, Job, Submit, _hand_over
 from vswapfs.daemon.tiering import Tiering
 from vswapfs.format.session import SESSION_BYTES, Session
 from vswapfs.format.tier import Superblock
+from vswapfs.fuse import wire
 from vswapfs.fuse.inbox import Completion, Work
 from vswapfs.fuse.journal import JOURNAL_BYTES, Journal
-from vswapfs.fuse.lane import SLICE_STEPS, Lane, request_buffer
+from vswapfs.fuse.lane import SLICE_STEPS, Lane
 from vswapfs.fuse.window import PollWindow
 from vswapfs.host.region import MemoryRegion, memory_file
 
@@ -107,7 +108,7 @@ def machine(
     lane = SteppedLane(
         store, os.dup(kernel_side.fileno()), names_side.fileno(), SWAP_INODE,
         ended=lambda: None, window=PollWindow(lambda _on: None, 0),
-        buffer=kept.buffer if kept else request_buffer(), journal=kept,
+        buffer=kept.buffer if kept else wire.request_buffer(), journal=kept,
     )  # fmt: skip
     if kept:
         lane.after_reply = kept.answered

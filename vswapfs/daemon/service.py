@@ -46,7 +46,7 @@ from vswapfs.format.table import AskTable
 from vswapfs.format.trace import AskTrace
 from vswapfs.fuse import mount, wire
 from vswapfs.fuse.journal import Journal
-from vswapfs.fuse.lane import Lane, request_buffer
+from vswapfs.fuse.lane import Lane
 from vswapfs.fuse.namespace import SWAP_INODE, Namespace
 from vswapfs.fuse.window import PollWindow
 from vswapfs.host import boost, hardening, loop, swap
@@ -194,7 +194,7 @@ class Service:
         except RuntimeError as error:
             raise HostError("start pyfuse3", str(error)) from None
         self._journal = Journal(self._state.journal) if self._session[Field.JOURNAL] else None
-        self._buffer = self._journal.buffer if self._journal else request_buffer()
+        self._buffer = self._journal.buffer if self._journal else wire.request_buffer()
 
     def _make_lane(self) -> None:
         token = trio.lowlevel.current_trio_token()

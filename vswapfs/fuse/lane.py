@@ -58,12 +58,6 @@ _ONE_PAGE_BYTES: Final = wire.OUT_HEADER_BYTES + PAGE_BYTES
 _log = logging.getLogger(__name__)
 
 
-def request_buffer() -> memoryview:
-    """Filled, so that no page of it is faulted in while the kernel copies a request: a process that
-    is killed then ends it with EIO."""
-    return memoryview(bytearray(b"\xff") * wire.REQUEST_BUFFER_BYTES)
-
-
 class Lane:
     """Serves until the device says that it was unmounted or aborted; then calls ``ended``."""
 
@@ -78,7 +72,7 @@ class Lane:
         buffer: memoryview,
         journal: Journal | None = None,
     ) -> None:
-        """``buffer``: what requests are read into, the journal's or a ``request_buffer``."""
+        """``buffer``: what requests are read into, the journal's or a ``wire.request_buffer``."""
         self.store = store
         self.tiers: TierIo | None = None
         self.look_after: Callable[[], None] = lambda: None  # called when segments have changed
@@ -122,8 +116,7 @@ class Lane:
     def submit(self, work: Work, completion: Completion) -> None:
         """Have ``work`` called on the lane, then ``completion(result, error)``, also there.
 
-        Keep work short (page I/O waits for it). After the lane has ended, completion gets an
-        UnmountedError.
+        Keep work short: page I/O waits for it. At the lane's end completion gets an UnmountedError.
         """
         self._inbox.submit(work, completion)
 
@@ -145,7 +138,9 @@ class Lane:
             self.has_failed = True
             _log.exception("the lane ended by a defect")
         finally:
-            os.close(self._device_fd)
+            # What completions still bring is not answered, on a descriptor that may be another's.
+            fd, self._device_fd = self._device_fd, -1
+            os.close(fd)
             self._inbox.close()
             self._ended()
 
@@ -327,6 +322,8 @@ class Lane:
         return request.tobytes() if self._request is self._view else request
 
     def _serve_again(self, request: bytes | memoryview, began_ns: int = 0) -> None:
+        if self._device_fd < 0:
+            return  # the lane has ended
         count = len(request)
         if count < wire.REQUEST.size:  # what is unpacked of each
             request = bytes(request).ljust(wire.REQUEST.size, b"\0")

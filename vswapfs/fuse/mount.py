@@ -95,8 +95,10 @@ def abort(connection: int) -> None:
     """End a FUSE connection that nobody serves: every waiting request gets an error."""
     control = Path("/sys/fs/fuse/connections")
     borrowed = not is_mountpoint(str(control))
-    if borrowed:
-        _libc.mount(b"fusectl", os.fsencode(control), b"fusectl", ctypes.c_ulong(0), None)
+    if borrowed and _libc.mount(
+        b"fusectl", os.fsencode(control), b"fusectl", ctypes.c_ulong(0), None
+    ):
+        raise HostError(f"mount fusectl on {control}", os.strerror(ctypes.get_errno()))
     try:
         (control / str(connection) / "abort").write_text("1")
     except OSError as error:

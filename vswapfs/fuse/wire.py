@@ -92,3 +92,9 @@ def improve_init_reply(reply: bytes, offered_flags: int) -> bytes:
     fields[9] = MAX_REQUEST_BYTES
     fields[11] = MAX_REQUEST_PAGES
     return INIT_REPLY.pack(*fields) + reply[INIT_REPLY.size :]
+
+
+def request_buffer() -> memoryview:
+    """Filled, so that no page of it is faulted in while the kernel copies a request: a process that
+    is killed then ends it with EIO."""
+    return memoryview(bytearray(b"\xff") * REQUEST_BUFFER_BYTES)
