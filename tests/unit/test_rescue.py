@@ -63,12 +63,12 @@ def test_nothing_is_ended_while_anything_is_completed(machine: Machine) -> None:
         assert not watch.look(float(second))
 
 
-def looks(machine: Machine, watch: Rescue, stored: int, refused: int, seconds: int) -> list[float]:
-    """So many pages stored and refused in each second; when a process was ended."""
+def looks(machine: Machine, watch: Rescue, served: int, refused: int, seconds: int) -> list[float]:
+    """So many pages served and refused in each second; when a process was ended."""
     ended: list[float] = []
     for second in range(seconds):
         machine.device(completed=100 + second, in_flight=second % 2)
-        now = {"stored": second // 2 * 2 * stored, "refused": second // 2 * 2 * refused}
+        now = {"served": second // 2 * 2 * served, "refused": second // 2 * 2 * refused}
         if watch.look(float(second), has_tiers=False, **now):
             ended.append(second)
     return ended
@@ -78,6 +78,13 @@ def test_refusals_complete_nothing(machine: Machine) -> None:
     assert looks(machine, Rescue("loop9"), 100, 1000, 20) == [6, 11, 16]
     assert looks(machine, Rescue("loop9"), 200, 1000, 20) == []
     assert looks(machine, Rescue("loop9"), 0, 0, 20) == []
+
+
+def test_it_is_over_once_nothing_is_refused_any_more(machine: Machine) -> None:
+    watch = Rescue("loop9")
+    for second in range(50):
+        machine.device(completed=100 + second, in_flight=1)
+        assert not watch.look(float(second), has_tiers=False, refused=1000 * min(second, 2))
 
 
 def test_figures_of_another_worker_begin_anew(machine: Machine) -> None:

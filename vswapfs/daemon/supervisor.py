@@ -180,7 +180,7 @@ class Supervisor:
                 self._rescue.look(
                     time.monotonic(),
                     has_tiers=self._session[Field.TIERS] > 0,
-                    stored=self._session[Field.STORED_PAGES],
+                    served=self._session[Field.SERVED_PAGES],
                     refused=self._session[Field.REFUSED_STORES],
                 )
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:

@@ -38,7 +38,7 @@ async def every_second(
         while True:
             await trio.sleep(1)
             # For the supervisor, which waits for nobody.
-            session[Field.STORED_PAGES] = store.stored_total
+            session[Field.SERVED_PAGES] = store.stored_total + store.loaded_total
             session[Field.REFUSED_STORES] = lane.counters["refusals.pool_full"]
             if config.pool_limit_bytes == "auto":
                 limit_now = functools.partial(

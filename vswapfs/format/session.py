@@ -81,9 +81,10 @@ class Field(IntEnum):
     """1 and the number of the loop device; 0: there is none."""
     TIERS = 23
     """How many there are."""
-    STORED_PAGES = 24
+    SERVED_PAGES = 24
+    """Stored and loaded by the worker of now, as of a second ago."""
     REFUSED_STORES = 25
-    """Of the worker of now, as of a second ago."""
+    """The same."""
 
 
 class Refusal(IntEnum):

@@ -19,9 +19,12 @@ RELIEF_S: Final = 2.0
 """Requests under way and none completed for so long: what is kept for that is given back."""
 
 REFUSED_SHARE: Final = 0.9
-"""Of the stores of a second. More, and nothing is completed: the kernel keeps each page that was
-refused, tries the next, and finds no reason to call its OOM killer, as swap has room. So a guest of
-192 MiB without a tier went on for 80 s, with 1800 refusals a second."""
+"""Of what was stored, loaded and refused in a second. More, and nothing is completed: the kernel
+keeps each page that was refused, tries the next, and finds no reason to call its OOM killer, as
+swap has room: a guest of 192 MiB without a tier went on so for 80 s, at 1800 refusals a second."""
+
+REFUSED_FOR_S: Final = 3.0
+"""So long the figures of a second count: they come once a second, if the worker has the time."""
 
 AGAIN_S: Final = 10.0
 """Until it is taken again."""
@@ -49,20 +52,22 @@ class Rescue:
         self._trigger_fd = os.open(TRIGGER, os.O_WRONLY | os.O_CLOEXEC)
         self._memory = memory.Watch()
         self._completed, self._since_s, self._given_s = -1, 0.0, 0.0
-        self._stored, self._refused, self._refuses = 0, 0, False
+        self._served, self._refused = 0, 0
+        self._refuses_until_s = 0.0
         self.look(0.0)  # whatever the kernel allocates for these files, it has now
         self._completed = -1
 
     def look(
-        self, now_s: float, *, has_tiers: bool = True, stored: int = 0, refused: int = 0
+        self, now_s: float, *, has_tiers: bool = True, served: int = 0, refused: int = 0
     ) -> bool:
-        """To be called about once a second; True if a process was ended. ``stored``: pages, and
-        ``refused``: stores, so far."""
+        """To be called about once a second; True if a process was ended. ``served``: pages stored
+        and loaded, and ``refused``: stores, so far."""
         columns = os.pread(self._stat_fd, 256, 0).split()
         completed = sum(int(columns[at]) for at in (_READS, _WRITES, _DISCARDS))
-        self._compare(stored, refused)
+        self._compare(now_s, served, refused)
         is_idle = completed == self._completed and columns[_IN_FLIGHT] == b"0"
-        if is_idle or (completed != self._completed and not self._refuses):
+        refuses = now_s < self._refuses_until_s
+        if is_idle or (completed != self._completed and not refuses):
             self._since_s = now_s
             if now_s - self._given_s > AGAIN_S:
                 self._relief.take_again()
@@ -78,10 +83,11 @@ class Rescue:
         self._since_s = now_s
         return True
 
-    def _compare(self, stored: int, refused: int) -> None:
-        """Whether nearly all stores are refused. Figures that did not change say nothing new; those
-        of another worker begin anew."""
-        stored_now, refused_now = stored - self._stored, refused - self._refused
-        self._stored, self._refused = stored, refused
-        if stored_now or refused_now:
-            self._refuses = refused_now > REFUSED_SHARE * (stored_now + refused_now) > 0
+    def _compare(self, now_s: float, served: int, refused: int) -> None:
+        """Whether nearly all is refused. Figures of another worker begin anew."""
+        served_now, refused_now = served - self._served, refused - self._refused
+        self._served, self._refused = served, refused
+        if served_now or refused_now:
+            all_now = served_now + refused_now
+            refuses = served_now >= 0 and refused_now > REFUSED_SHARE * all_now
+            self._refuses_until_s = now_s + REFUSED_FOR_S if refuses else 0.0
