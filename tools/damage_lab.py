@@ -51,6 +51,7 @@ from vswapfs.format.tier import (
 )
 from vswapfs.format.tier_walk import walk_segment
 from vswapfs.fuse.lane import Lane
+from vswapfs.fuse.lost import LostPages
 from vswapfs.units import PAGE_BYTES
 
 WRITE_EVERY_STORES: Final = 64
@@ -159,7 +160,7 @@ class Lab:
         number = self.store.segments.add_tier(recipe.tier_slots)
         self.tier = Tier(number, "tier", self.backing, self.superblock)
         self._reader = RecordReader({number: self.tier}, SEGMENT_BYTES)
-        lane = SimpleNamespace(lost=SimpleNamespace(reasons={}))
+        lane = SimpleNamespace(lost=LostPages(self.store))
         self._scrubber = Scrubber(self.store, cast(Lane, lane), cast(Tiering, None))
         self._memory = scratch(SEGMENT_BYTES)
         self._pages = Pages(seed, recipe)
