@@ -43,7 +43,7 @@ def test_no_free_swap_slot_and_a_date_that_is_set(tmp_path: Path) -> None:
         assert run("ls /run/vswapfs; grep fuse.vswapfs /proc/mounts; true").stdout == ""
         run("swapoff /dev/loop0")
         run(
-            f"vswapctl on {NAME} --size 64M --pool-limit 8M --write-budget 4M "
+            f"vswapctl on {NAME} --size 64M --pool-limit 8M --write-budget 4M/day "
             f"--tier {guest.disk(0)}:256M --priority 9"
         )
         # More than the pool holds and the budget lets through.
