@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from machine import (
@@ -17,7 +18,7 @@ from machine import (
     wait_until,
 )
 
-from vswapfs.host import swap
+from vswapfs.host import boost, swap
 
 NAME = "ttwice"
 OPTIONS = ("--size", "32M", "--pool-limit", "16M")
@@ -54,7 +55,7 @@ def test_what_an_instance_of_a_namespace_that_has_gone_left_is_cleared_up() -> N
 
 
 def test_each_takes_down_its_own(there: tuple[str, ...]) -> None:
-    before = set(swap.active_areas())
+    before, boost_before = set(swap.active_areas()), Path(boost.SETTING).read_text()
     assert run(*there, VSWAPCTL, "on", NAME, *OPTIONS).returncode == 0
     (theirs,) = set(swap.active_areas()) - before
     try:
@@ -70,3 +71,4 @@ def test_each_takes_down_its_own(there: tuple[str, ...]) -> None:
     finally:
         ctl("off", NAME, "--force")
     assert_nothing_left(NAME)
+    assert Path(boost.SETTING).read_text() == boost_before

@@ -44,3 +44,12 @@ def test_where_it_cannot_be_written_it_stays_what_it_was(setting: Path) -> None:
     boost.let_go("three")
     assert setting.read_text() == "15000"
     assert list(setting.parent.iterdir()) == [setting]
+
+
+def test_what_was_0_before_is_left_to_whoever_made_it_so(setting: Path) -> None:
+    """An instance of another mount namespace, with a /run and a note of its own."""
+    setting.write_text("0")
+    boost.hold_off("one")
+    setting.write_text("15000")  # it has gone
+    boost.let_go("one")
+    assert setting.read_text() == "15000"

@@ -35,7 +35,8 @@ def let_go(name: str) -> None:
         if names:
             _write(note, [before, *names])
         else:
-            Path(SETTING).write_text(before)
+            if before != "0":  # else it was nobody's of ours: an instance with another /run has it
+                Path(SETTING).write_text(before)
             note.unlink()
 
 
