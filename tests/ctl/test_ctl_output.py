@@ -1,7 +1,6 @@
 """Where the output cannot be written a command says so, or goes on, and never with a traceback."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 from machine import VSWAPCTL
@@ -21,7 +20,7 @@ def test_a_full_disk_is_an_error_of_the_output(words: str) -> None:
     assert done.stderr == "vswapctl: write the output: No space left on device\n"
 
 
-def test_a_table_for_a_full_disk(tmp_path: Path) -> None:
+def test_a_table_for_a_full_disk() -> None:
     done = shell('"$1" status >/dev/full')
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 3)

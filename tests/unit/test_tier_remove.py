@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 import trio.testing
+from lanes import LaneAtOnce
 
 from vswapfs.daemon import tier_commands
 from vswapfs.daemon.tier_commands import TierCommands
 from vswapfs.format.message import Answer
-
-
-class FakeLane:
-    """Does at once what it is asked for."""
-
-    def submit(self, work: Callable[[], Any], completion: Callable[..., None]) -> None:
-        completion(work(), None)
 
 
 class FakeTiering:
@@ -60,7 +54,7 @@ async def test_a_write_that_was_on_its_way_is_fetched_too(
     tiering: Any = FakeTiering()
     segments = SimpleNamespace(tier_live_bytes=[0, 0], free_count=9)
     store: Any = SimpleNamespace(segments=segments, geometry=SimpleNamespace(segment_bytes=1 << 20))
-    lane: Any = FakeLane()
+    lane: Any = LaneAtOnce()
     monkeypatch.setattr(tier_commands, "erase", lambda _backing: None)
 
     async def send(_answer: Answer) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from lanes import LaneAtOnce
 from regions import KINDS, make_buffers, make_page
 
 from vswapfs.core.buffers import Geometry
@@ -26,14 +27,7 @@ CLUSTERS = 20
 GEOMETRY = Geometry(CLUSTERS * CLUSTER_PAGES, 16, 1 << 16)
 
 
-class FakeLane:
-    """Does at once what it is asked for."""
-
-    def submit(self, work: Callable[[], Any], completion: Callable[..., None]) -> None:
-        completion(work(), None)
-
-
-class Ended(FakeLane):
+class Ended(LaneAtOnce):
     def __init__(self) -> None:
         self.counters = {"refusals.pool_full": 7}
 
@@ -77,7 +71,7 @@ async def test_a_successor_counts_between_requests(autojump_clock: trio.testing.
     recount.step = counted
     looked: list[bool] = []
     serve = SimpleNamespace(
-        _lane=FakeLane(),
+        _lane=LaneAtOnce(),
         _store=store,
         _forehand=SimpleNamespace(look_after=lambda: looked.append(store.recount is None)),
         _control=SimpleNamespace(serve=served),

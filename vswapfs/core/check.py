@@ -71,7 +71,8 @@ def _check_segments(store: Store) -> Iterator[str]:
     segments, slot_count = store.segments, store.geometry.slot_count
     places: set[tuple[int, int]] = set()
     open_at_heads = Counter(head.segment for head in store.heads if head.segment >= 0)
-    sealed_live_bytes = []
+    sealed_in_ram, sparse = set(), set()
+    sparse_below_bytes = policy.tier_clean_below(store.geometry.segment_bytes)
     for segment in range(segments.count):
         state, live_bytes = segments.state(segment), segments.live_bytes[segment]
         if state == FREE:
@@ -86,20 +87,20 @@ def _check_segments(store: Store) -> Iterator[str]:
         if open_at_heads[segment] != (state == OPEN):
             yield f"segment {segment} in state {state} is at {open_at_heads[segment]} heads"
         if state == SEALED and not tier:
-            sealed_live_bytes.append(live_bytes)
+            sealed_in_ram.add(segment)
+        elif state == SEALED and live_bytes < sparse_below_bytes:
+            sparse.add(segment)
         if state == SEALED and not live_bytes:
             yield f"segment {segment} is sealed, has no live byte and was not freed"
     ram_slots = sum(1 for tier, _slot in places if not tier)
     # A slot that I/O still writes from, or reads into, is neither.
     if not store.homes.busy and ram_slots + segments.ram.unused_count != slot_count:
         yield f"{ram_slots} slots used and {segments.ram.unused_count} not of {slot_count}"
-    sealed = [n for n in range(segments.count) if segments.state(n) == SEALED]
-    if segments.sealed_in_ram != {n for n in sealed if not segments.tier_of(n)}:
+    if segments.sealed_in_ram != sealed_in_ram:
         yield "the list of segments sealed in RAM is wrong"
-    least_bytes = policy.tier_clean_below(store.geometry.segment_bytes)
-    sparse = {n for n in sealed if segments.tier_of(n) and segments.live_bytes[n] < least_bytes}
     if segments.sparse != sparse:
         yield "the list of segments on tiers that are worth cleaning is wrong"
+    sealed_live_bytes = [segments.live_bytes[segment] for segment in sealed_in_ram]
     if sum(sealed_live_bytes) != segments.sealed_live_bytes:
         yield "live bytes of sealed segments do not add up"
     if (

@@ -339,13 +339,9 @@ def check(name: str | None) -> None:
       vswapctl check && echo fine
     """
     name = instances.choose(name)
-    findings: list[str] = []
-
-    def take(answer: Answer) -> None:
-        if isinstance(answer, Findings):
-            findings.extend(answer.findings)
-
-    client.ask(name, AskCheck(), Done, _CHECK_TIMEOUT_S, take)
+    lines: list[Answer] = []
+    client.ask(name, AskCheck(), Done, _CHECK_TIMEOUT_S, lines.append)
+    findings = [each for line in lines if isinstance(line, Findings) for each in line.findings]
     render.print_lines(findings or ["all invariants hold"])
     if findings:
         sys.exit(1)

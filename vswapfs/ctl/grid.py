@@ -20,7 +20,7 @@ from vswapfs.core.descriptor import (
 )
 from vswapfs.ctl import columns
 from vswapfs.ctl.table import DISK, IS_STORED, Table, segment_numbers
-from vswapfs.format.chunk import pieces_in_slot
+from vswapfs.format.chunk import blocks_bytes, pieces_in_slot
 from vswapfs.format.record import RECORD_MAX_BYTES
 from vswapfs.format.table import Segment, TierPlace
 from vswapfs.format.tier import slot_offset_bytes
@@ -210,7 +210,8 @@ def _blocks(found: Table, tier: TierPlace, here: dict[int, Segment]) -> tuple[by
     kinds[: segment_bytes // PAGE_BYTES] = bytes([1]) * (segment_bytes // PAGE_BYTES)
     for segment in here.values():
         first = (segment.slot + 1) * segment_bytes // PAGE_BYTES
-        for block in range(first, first + -(-segment.fill_bytes // found.area.chunk_bytes)):
+        filled_bytes = blocks_bytes(segment.fill_bytes, found.area.chunk_bytes)
+        for block in range(first, first + filled_bytes // PAGE_BYTES):
             share = live[block] / PAGE_BYTES
             kinds[block] = 2 + bisect_right((1e-9, 0.5, 0.95), share)
     return bytes(kinds), total

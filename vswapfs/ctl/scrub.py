@@ -17,9 +17,7 @@ from vswapfs.format.message import (
     AskScrub,
     Done,
     Lost,
-    LostPage,
     Scrubbed,
-    ScrubFinding,
     ScrubFindings,
 )
 
@@ -46,13 +44,9 @@ def lost(name: str | None, as_json: bool) -> None:
     Example:
       vswapctl lost || vswapctl scrub
     """
-    pages: list[LostPage] = []
-
-    def take(answer: Answer) -> None:
-        if isinstance(answer, Lost):
-            pages.extend(answer.pages)
-
-    client.ask(instances.choose(name), AskLost(), Done, show=take)
+    lines: list[Answer] = []
+    client.ask(instances.choose(name), AskLost(), Done, show=lines.append)
+    pages = [page for line in lines if isinstance(line, Lost) for page in line.pages]
     if as_json:
         render.print_json(pages)
     elif pages:
@@ -84,13 +78,11 @@ def scrub(name: str | None, rate_bytes_per_s: int | None, as_json: bool) -> None
       vswapctl scrub --rate 50M
     """
     request = AskScrub(rate_bytes_per_s)
-    findings: list[ScrubFinding] = []
-
-    def take(answer: Answer) -> None:
-        if isinstance(answer, ScrubFindings):
-            findings.extend(answer.findings)
-
-    told, reached = progress.follow(instances.choose(name), request, Scrubbed, "verifying", take)
+    lines: list[Answer] = []
+    told, reached = progress.follow(
+        instances.choose(name), request, Scrubbed, "verifying", lines.append
+    )
+    findings = [each for line in lines if isinstance(line, ScrubFindings) for each in line.findings]
     if as_json:
         render.print_json({**msgspec.structs.asdict(told), "findings": findings})
     else:

@@ -14,7 +14,6 @@ from vswapfs.host.command import run
 AREAS_LEAST: Final = 23
 """Every kernel takes so many (MAX_SWAPFILES is 32 less what it uses of them for other things)."""
 
-
 ON_TIMEOUT_S: Final = 600.0
 """The kernel makes its tables meanwhile: of 16 TiB more than half a minute."""
 
