@@ -7,7 +7,7 @@ import pytest
 
 from vswapfs.daemon import lock, remains
 from vswapfs.errors import HostError
-from vswapfs.format import instance, swaps
+from vswapfs.format import instance
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +41,3 @@ def test_a_file_in_place_of_the_directory_holds_nothing(run_directory: Path) -> 
     (run_directory / "one").touch()
     assert lock.holder("one") is None
     assert not remains.find("one").is_there
-
-
-def test_an_area_of_a_namespace_that_has_gone_is_found_by_its_device() -> None:
-    text = (
-        "Filename\tType\tSize\tUsed\tPriority\n"
-        "/loop7  partition 65532 16 -2\n/dev/loop8 partition 65532 0 -3\n/swap file 1024 0 -4\n"
-    )
-    areas = swaps.parse(text)
-    assert list(areas) == ["/dev/loop7", "/dev/loop8", "/swap"]
-    assert areas["/dev/loop7"].device == "/dev/loop7"
-    assert areas["/dev/loop7"].used_bytes == 16 * 1024
