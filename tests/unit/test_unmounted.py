@@ -41,7 +41,7 @@ async def test_what_is_done_now_and_then_ends_with_the_lane(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     store = Store(GEOMETRY, make_buffers(GEOMETRY))
-    tiering: Any = SimpleNamespace(tiers={1: None}, tick=lambda: None)
+    tiering: Any = SimpleNamespace(tiers={1: SimpleNamespace(number=1)}, tick=lambda: None)
     lane: Any = Ended()
     config: Any = SimpleNamespace(pool_limit_bytes=None, recompress=True)
     session: Any = {}

@@ -17,7 +17,15 @@ from vswapfs.core import policy
 from vswapfs.core.buffers import RESERVE_SEGMENTS
 from vswapfs.core.descriptor import place
 from vswapfs.core.loghead import INCOMPRESSIBLE
-from vswapfs.core.segment import RAM, SEALED, SLOT_SHIFT, SegmentTable, resident_bytes
+from vswapfs.core.segment import (
+    RAM,
+    SEALED,
+    SLOT_SHIFT,
+    STATE_AND_TIER_MASK,
+    TIER_SHIFT,
+    SegmentTable,
+    resident_bytes,
+)
 from vswapfs.core.slots import TierSlots
 from vswapfs.errors import LostPageError
 from vswapfs.format.chunk import blocks_bytes
@@ -257,13 +265,10 @@ class Homes:
 
     def on_tier(self, tier: int) -> list[int]:
         """The segments of a tier, in the order in which they lie there."""
-        segments = self._segments
-        found = [
-            n
-            for n in range(segments.count)
-            if segments.state(n) == SEALED and segments.tier_of(n) == tier
-        ]
-        return sorted(found, key=segments.slot_of)
+        segments, wanted = self._segments, SEALED | tier << TIER_SHIFT
+        homes = segments.homes[: segments.count].tolist()
+        found = [n for n, home in enumerate(homes) if home & STATE_AND_TIER_MASK == wanted]
+        return sorted(found, key=homes.__getitem__)  # the highest bits are the slot
 
     def tier_short(self, tier: int) -> bool:
         """Whether a tier should be cleaned."""

