@@ -97,7 +97,7 @@ class Cleaner:
         """Begin to recompress the oldest segment of compressed records that was sealed by then, if
         there is one and nothing is being cleaned. What has been moved once is left alone."""
         segments = self._segments
-        if self.victim >= 0 or not segments.ram.unused_count:
+        if self.victim >= 0 or segments.counting or not segments.ram.unused_count:
             return
         cold = [
             segment
