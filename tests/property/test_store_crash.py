@@ -115,17 +115,22 @@ def test_pattern_whose_index_is_used_again() -> None:
     scene.crash(lambda: scene.store.store(1, data), {1: data})
 
 
-def test_rollover_of_a_head() -> None:
-    """Of a head whose segment has live records, and of one whose segment is freed at once."""
+@pytest.mark.parametrize("counting", [False, True])
+def test_rollover_of_a_head(counting: bool) -> None:
+    """Of a head whose segment has live records, and of one whose segment is freed at once, or by
+    a successor when all is counted."""
     for live in (True, False):
         scene = Scene()
-        for page in range(3):
+        for page in range(513, 516):
             scene.put(page, "random")  # three raw records fill a segment of 16 KiB
+        if counting:
+            scene.store = Store.attach(scene.geometry, scene.buffers)
         if not live:
-            scene.discard(0, 3)
+            scene.discard(513, 3)
         data = make_page(scene.rng, "random")
         scene.crash(partial(scene.store.store, 9, data), {9: data})
         assert scene.store.heads[1].position == SEGMENT_HEADER_BYTES + HEADER_BYTES + len(data)
+        assert (scene.store.recount is not None) == counting
 
 
 def test_last_record_of_a_segment_dies() -> None:

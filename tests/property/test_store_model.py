@@ -18,6 +18,7 @@ GEOMETRIES = {
     "limit is reserve + 1": Geometry(
         page_count=64, slot_count=RESERVE_SEGMENTS + 1, segment_bytes=1 << 15
     ),
+    "many clusters": Geometry(page_count=12 << 9, slot_count=24, segment_bytes=1 << 14),
     "one page": Geometry(page_count=1, slot_count=4, segment_bytes=1 << 13),
 }
 MEETS_THE_LIMIT = ("one raw record a segment", "few segments", "limit is reserve + 1")

@@ -289,13 +289,14 @@ class SegmentTable:
         return segment
 
     def seal(self, segment: int, fill_bytes: int) -> None:
-        """An open segment is full: it never changes again. Freed at once if nothing in it lives."""
+        """An open segment is full: it never changes again. Freed at once if nothing in it lives,
+        or when all is counted."""
         home = self.slot_of(segment) << SLOT_SHIFT | fill_bytes << FILL_SHIFT | SEALED
         self.homes[segment] = home
         self.sealed_at_s[segment] = self.now_s
         self.change_count += 1
         self._account(segment, home)
-        if not self.live_bytes[segment]:
+        if not self.live_bytes[segment] and not self.counting:
             self.free(segment)
 
     def move(self, segment: int, tier: int, slot: int) -> None:

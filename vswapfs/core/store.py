@@ -385,15 +385,16 @@ class Store:
     # -- room --------------------------------------------------------------------------------
 
     def _next_segment(self, head: LogHead) -> None:
-        """Seal the head's segment and open the next, cleaning first if there is no room."""
-        self.finish_count()
+        """Seal the head's segment, open the next; for room count all (0.13 s a GiB), then clean."""
         head.close()
         for victims_left in reversed(range(CLEAN_VICTIMS_MAX + 1)):
             try:
                 head.open(reserve=False)
                 return
             except PoolFullError:
-                if not victims_left or not self.cleaner.run_victim():
+                if self.recount is not None:
+                    self.finish_count()
+                elif not victims_left or not self.cleaner.run_victim():
                     raise
 
     def cleaning_urgent(self) -> bool:
