@@ -48,12 +48,16 @@ class FakeLane:
 
 
 class Setup:
-    def __init__(self) -> None:
-        self.regions = {
-            part: MemoryRegion(memory_file(f"test-{part}", size), size)
-            for part, size in GEOMETRY.sizes_bytes().items()
-        }
-        self.store = Store(GEOMETRY, Buffers(**self.regions))
+    def __init__(self, predecessor: "Setup | None" = None) -> None:
+        if predecessor is None:
+            self.regions = {
+                part: MemoryRegion(memory_file(f"test-{part}", size), size)
+                for part, size in GEOMETRY.sizes_bytes().items()
+            }
+            self.store = Store(GEOMETRY, Buffers(**self.regions))
+        else:
+            self.regions = predecessor.regions
+            self.store = Store.attach(GEOMETRY, Buffers(**self.regions))
         self.lane = FakeLane()
         self.descriptors = self.regions["descriptors"]
         lane = cast("Lane", self.lane)
@@ -120,6 +124,20 @@ def test_what_is_kept_is_there_for_good(setup: Setup) -> None:
     setup.store.discard(3 * CLUSTER_PAGES, CLUSTER_PAGES)
     setup.can_spare = False
     setup.put(3)
+
+
+def test_a_successor_has_memory_in_hand_once_it_has_counted(setup: Setup) -> None:
+    """Also if the count is looked after while it goes on, and changes nothing."""
+    setup.put(3)
+    successor = Setup(setup)
+    successor.forehand.start()
+    ram = successor.store.segments.ram
+    successor.forehand.look_after()
+    was_warming = ram.is_warming
+    successor.store.finish_count()
+    successor.forehand.look_after()
+    assert (was_warming, ram.is_warming) == (False, True)
+    successor.forehand.stop()
 
 
 def test_stores_that_wait_for_a_slot_are_told_once_there_is_no_memory(setup: Setup) -> None:

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from regions import KINDS, deadline, make_buffers, make_page
+from regions import KINDS, clone, deadline, make_buffers, make_page
 
 from vswapfs.core.buffers import Buffers, Geometry
 from vswapfs.core.check import check
@@ -29,6 +29,11 @@ def left() -> tuple[Buffers, dict[int, bytes]]:
         pages[page] = make_page(rng, KINDS[page % len(KINDS)])
         store.store(page, pages[page])
     return buffers, pages
+
+
+def fill(store: Store, first: int, rng: Random) -> None:
+    for page in range(first, store.geometry.page_count):
+        store.store(page, make_page(rng, "random"))
 
 
 def test_a_store_that_needs_a_segment_does_not_count(
@@ -94,14 +99,9 @@ def test_nothing_is_recompressed_before_all_is_counted(
 
 def test_at_the_limit_it_is_counted_so_that_there_is_room(rng: Random) -> None:
     buffers = make_buffers(GEOMETRY)
-    store, pages = Store(GEOMETRY, buffers), dict[int, bytes]()
-
-    def fill() -> None:
-        for page in range(GEOMETRY.page_count):
-            store.store(page, make_page(rng, "random"))
-
+    pages = dict[int, bytes]()
     with pytest.raises(PoolFullError):
-        fill()
+        fill(Store(GEOMETRY, buffers), 0, rng)
     successor = Store.attach(GEOMETRY, buffers)
     successor.discard(0, GEOMETRY.page_count)  # of segments none is free until all is counted
     for page in range(20):
@@ -110,3 +110,24 @@ def test_at_the_limit_it_is_counted_so_that_there_is_room(rng: Random) -> None:
     assert successor.recount is None
     assert check(successor) == []
     assert all(successor.load(page) == data for page, data in pages.items())
+
+
+def test_a_store_at_the_limit_cleans_as_much_whether_all_was_counted_or_not() -> None:
+    """Four victims make room for one segment here, and three do not."""
+    geometry, records = Geometry(GEOMETRY.page_count, 12, 1 << 16), 15  # in a segment
+    buffers = make_buffers(geometry)
+    store = Store(geometry, buffers)
+    with pytest.raises(PoolFullError):
+        fill(store, 0, Random(1))
+    stored = store.stored_total
+    for first in range(0, stored, records):
+        store.discard(first, min(4, stored - first))
+    refused = []
+    for counted in (True, False):
+        rng, successor = Random(3), Store.attach(geometry, clone(buffers))
+        if counted:
+            successor.finish_count()
+        with pytest.raises(PoolFullError):
+            fill(successor, stored, rng)
+        refused.append(successor.stored_total)
+    assert refused[0] == refused[1] > 0

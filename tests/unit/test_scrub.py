@@ -50,3 +50,30 @@ async def test_the_background_lists_a_tier_once_a_round(
     with trio.move_on_after(BACKGROUND_INTERVAL_S * 3.5):
         await scrubber.background()
     assert (verified, lists) == ([4, 2, 5, 5, 8], 2)
+
+
+async def test_the_background_waits_until_all_is_counted(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found of a segment is compared with what is counted of it."""
+    monkeypatch.setattr(memory.Watch, "can_spare_some", lambda _self: True)
+    buffers, verified = make_buffers(GEOMETRY), list[int]()
+    Store(GEOMETRY, buffers).store(0, bytes(4096))
+    store = Store.attach(GEOMETRY, buffers)
+
+    class Verified(Scrubber):
+        async def segment(self, tier: Any, segment: int) -> tuple[int, list[ScrubFinding]]:
+            verified.append(segment)
+            return 9, []
+
+    one: Any = SimpleNamespace(number=1)
+    tiering: Any = SimpleNamespace(tiers={1: one}, segments_on=lambda _tier: [4, 2])
+    lane: Any = LaneAtOnce()
+    scrubber = Verified(store, lane, tiering)
+    with trio.move_on_after(BACKGROUND_INTERVAL_S * 2.5):
+        await scrubber.background()
+    assert verified == []
+    store.finish_count()
+    with trio.move_on_after(BACKGROUND_INTERVAL_S * 2.5):
+        await scrubber.background()
+    assert verified == [4, 2]

@@ -95,6 +95,16 @@ def test_ram_slots_keep_few_warm_and_none_when_idle() -> None:
     assert sorted(slots.free_slots()) == sorted(order)
 
 
+def test_ram_slots_that_have_been_released_are_not_warm() -> None:
+    """After a count: whatever a predecessor left of their memory is given back."""
+    released: list[int] = []
+    slots = RamSlots(4, (1,), released.append)
+    slots.give_back(slots.take())
+    slots.release_free()
+    assert (sorted(released), slots.warm_count) == ([0, 2, 3], 0)
+    assert sorted(slots.free_slots()) == [0, 2, 3]
+
+
 def test_ram_slots_beyond_the_limit_do_not_stay_warm() -> None:
     released: list[int] = []
     slots = RamSlots(4, (), released.append)

@@ -5,9 +5,9 @@ clusters have been counted. Counts live bytes, pages of clusters and patterns fr
 descriptors alone, a cluster (512 pages) at a time and in any order: before a page changes, its
 cluster is counted (``reach``), so that the change adjusts a count that is there. Always holds: what
 is counted of a segment or a pattern is at most what is there. Therefore, until all is counted,
-nobody may conclude from a count of 0: no segment is freed, cleaned or moved
-(SegmentTable.counting), and the recount holds one reference more on each pattern. Free segments are
-opened, and sealed: what points to them is in clusters that were counted.
+nobody may conclude from a count of 0: no segment is freed or cleaned (SegmentTable.counting), and
+the recount holds one reference more on each pattern. Free segments are opened, and sealed: what
+points to them is in clusters that were counted.
 
 Clusters of which no byte was ever written are not read: that would take memory for them.
 """

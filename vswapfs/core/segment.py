@@ -167,10 +167,9 @@ class SegmentTable:
         self.counting = False
         homes = self.homes[: self.count].tolist()
         self._add_up(homes)
-        for slot in self.ram.free_slots():
-            # Freed by a predecessor that died before it gave the memory back. First: the slots of
-            # segments that are freed now keep theirs.
-            self._release_slot(slot)
+        # Some may have been freed by a predecessor that died before it gave the memory back. First:
+        # the slots of segments that are freed now keep theirs.
+        self.ram.release_free()
         for segment, home in enumerate(homes):
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)

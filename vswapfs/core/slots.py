@@ -114,6 +114,14 @@ class RamSlots(Slots):
     def free_slots(self) -> list[int]:
         return [*self._cold, *self._warm, *self._warming]
 
+    def release_free(self) -> None:
+        """Give the memory of all free slots back, also what a predecessor left of it. None may be
+        warming."""
+        self._cold += self._warm
+        self._warm.clear()
+        for slot in self._cold:
+            self._release(slot)
+
     def has_memory(self, leave: int) -> bool:
         """Whether a slot can be written to without a wait for memory, and ``leave`` more then."""
         if len(self._warm) > leave:

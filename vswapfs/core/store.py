@@ -387,38 +387,36 @@ class Store:
     def _next_segment(self, head: LogHead) -> None:
         """Seal the head's segment, open the next; for room count all (0.13 s a GiB), then clean."""
         head.close()
-        for victims_left in reversed(range(CLEAN_VICTIMS_MAX + 1)):
+        victims = 0
+        while True:
             try:
                 head.open(reserve=False)
                 return
             except PoolFullError:
                 if self.recount is not None:
                     self.finish_count()
-                elif not victims_left or not self.cleaner.run_victim():
+                elif victims == CLEAN_VICTIMS_MAX or not self.cleaner.run_victim():
                     raise
+                else:
+                    victims += 1
 
     def cleaning_urgent(self) -> bool:
         """True when cleaning should go on even between requests, or counting."""
         if self.recount is not None:
             return True
         segments = self.segments
+        resident_bytes, live_bytes = segments.sealed_resident_bytes, segments.sealed_live_bytes
         return (
             policy.short_of_segments(segments.free_count, segments.ram.limit, segments.kept_count)
-            or policy.density_poor(
-                segments.sealed_resident_bytes,
-                segments.sealed_live_bytes,
-                self.geometry.segment_bytes,
-            )
+            or policy.density_poor(resident_bytes, live_bytes, self.geometry.segment_bytes)
         ) and not self.cleaner.exhausted()
 
     def cleaning_useful(self) -> bool:
         """True when idle time should be spent on packing the pool."""
+        segments = self.segments
+        resident_bytes, live_bytes = segments.sealed_resident_bytes, segments.sealed_live_bytes
         return self.cleaner.recompressing or (
-            policy.density_low(
-                self.segments.sealed_resident_bytes,
-                self.segments.sealed_live_bytes,
-                self.geometry.segment_bytes,
-            )
+            policy.density_low(resident_bytes, live_bytes, self.geometry.segment_bytes)
             and not self.cleaner.exhausted()
         )
 

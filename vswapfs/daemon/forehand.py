@@ -64,7 +64,7 @@ class Forehand:
         self._ram = store.segments.ram
         self._ram.warm_up = self._warm_up
         store.begin_cluster, store.end_cluster = self._begin_cluster, self._end_cluster
-        self._seen = (-1, -1, -1)
+        self._seen = (-1, -1, -1, False)
         self._threads = IoThreads(lane.submit, _THREADS, "memory")
 
     def start(self) -> None:
@@ -154,8 +154,8 @@ class Forehand:
 
     def look_after(self) -> None:
         """See to it that enough is in hand. Called often."""
-        ram = self._ram
-        now = (ram.warm_count, ram.used_count, ram.limit)
+        ram, is_counted = self._ram, self._store.recount is None
+        now = (ram.warm_count, ram.used_count, ram.limit, is_counted)
         if now == self._seen:
             return
         self._seen = now
@@ -165,7 +165,7 @@ class Forehand:
             ram.is_starved = not self._memory.can_spare_some()
         elif ram.warm_count >= ram.kept_warm:
             ram.is_starved = False
-        if self._store.recount is None and (slot := ram.begin_warming()) is not None:
+        if is_counted and (slot := ram.begin_warming()) is not None:
             self._threads.do(
                 functools.partial(self._take, self._pool, *self._bytes_of(slot)),
                 functools.partial(self._warmed, slot),

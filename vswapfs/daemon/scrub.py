@@ -33,6 +33,9 @@ from vswapfs.units import PAGE_BYTES
 BACKGROUND_INTERVAL_S: Final = 10.0
 """A segment of each tier in that time: 8 GB a day."""
 
+_TRIES: Final = 64
+"""Of segments that may have left: each has the lane look, 30 us."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -162,13 +165,14 @@ class Scrubber:
         """Until it is unmounted: the next segment of each tier, now and then; findings go to the
         log.
 
-        Not while memory is short: it takes some, for a segment and all its records, and would wait
-        for it with the interpreter in its hands, and so would the lane.
+        Not before all is counted: what is found of a segment is compared with that. And not while
+        memory is short: it takes some, for a segment and all its records, and would wait for it
+        with the interpreter in its hands, and so would the lane.
         """
         with contextlib.suppress(UnmountedError):
             while True:
                 await trio.sleep(BACKGROUND_INTERVAL_S)
-                if self._memory.can_spare_some():
+                if self._store.recount is None and self._memory.can_spare_some():
                     for tier in list(self._tiering.tiers.values()):
                         await self._next_of(tier)
 
@@ -179,7 +183,7 @@ class Scrubber:
         if not waiting:
             waiting = array("I", reversed(await self._segments_on(tier)))
             self._to_verify[tier.number] = waiting
-        while waiting:
+        for _ in range(min(len(waiting), _TRIES)):
             records, found = await self.segment(tier, waiting.pop())
             for finding in found:
                 _log.error("scrub: %s byte %d: %s", tier.path, finding.byte_offset, finding.reason)
