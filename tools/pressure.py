@@ -83,7 +83,7 @@ PROTECTIONS: Final[dict[str, tuple[Change, ...]]] = {
         Change("vswapfs/daemon/supervisor.py", "and not self._rescue_refused", "and False"),
     ),
     "scrub_waits": (
-        Change("vswapfs/daemon/scrub.py", "if self._memory.can_spare_some():", "if True:"),
+        Change("vswapfs/daemon/scrub.py", "and self._memory.can_spare_some()", "and True"),
     ),
     "short_queue": (Change("vswapfs/host/loop.py", "values[for_swap]", "values[0]"),),
 }

@@ -17,7 +17,9 @@ _TOKEN: Final = re.compile(r"\s*(?:(\d[\d.]*[a-z]*)|(ram|min|max)\b|([-+*/(),]))
 _IS_EXPRESSION: Final = re.compile(r"[-+*/(),]|ram", re.IGNORECASE)
 _MIB: Final = 1 << 20
 _LENGTH_MAX: Final = 200
-"""So parentheses cannot be too deep, nor numbers too large."""
+"""So parentheses cannot be too deep."""
+_AMOUNT_MAX: Final = 1 << 63
+"""Beyond, nothing is a size, and far beyond, no figure to print."""
 _RULE: Final = (
     "an expression has sizes and numbers, ram (the machine's memory), + - * /, min(), max() and "
     "parentheses"
@@ -32,6 +34,11 @@ def parse_size_or_expression(text: str) -> int:
     if not _IS_EXPRESSION.search(text):
         return parse_size_bytes(text)
     value = _Parser(text).value()
+    if abs(value) >= _AMOUNT_MAX:
+        raise UsageError(
+            f"{text!r} is not a size on this machine: it amounts to 2^63 bytes or more",
+            remedy="write for example min(ram / 2, 8G)",
+        )
     if value < _MIB:
         raise UsageError(
             f"{text!r} is {float(value):g} bytes on this machine: at least 1M is needed",
