@@ -20,60 +20,59 @@ pytestmark = pytest.mark.trio
 GEOMETRY = Geometry(512, 20, 1 << 16)
 
 
+class Verified(Scrubber):
+    """Notes the segments that it is to verify; those that are not in ``there`` have left."""
+
+    def __init__(self, store: Store, there: list[int]) -> None:
+        self.there, self.verified, self.lists = there, list[int](), 0
+        tiering: Any = SimpleNamespace(
+            tiers={1: SimpleNamespace(number=1)}, segments_on=self._list_them
+        )
+        lane: Any = LaneAtOnce()
+        super().__init__(store, lane, tiering)
+
+    def _list_them(self, _tier: object) -> list[int]:
+        self.lists += 1
+        return list(self.there)
+
+    async def segment(self, tier: Any, segment: int) -> tuple[int, list[ScrubFinding]]:
+        if segment not in self.there:
+            return 0, []
+        self.verified.append(segment)
+        return 9, []
+
+    async def rounds(self, count: int) -> None:
+        with trio.move_on_after(BACKGROUND_INTERVAL_S * (count + 0.5)):
+            await self.background()
+
+
+@pytest.fixture(autouse=True)
+def ample_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.Watch, "can_spare_some", lambda _self: True)
+
+
 async def test_the_background_lists_a_tier_once_a_round(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """To list it every time took the lane 6 ms for 16 384 segments, 116 ms for 262 144."""
-    monkeypatch.setattr(memory.Watch, "can_spare_some", lambda _self: True)
-    there, verified = [4, 2, 7, 5], list[int]()
-    lists = 0
-
-    def segments_on(_tier: object) -> list[int]:
-        nonlocal lists
-        lists += 1
-        return list(there)
-
-    class Verified(Scrubber):
-        async def segment(self, tier: Any, segment: int) -> tuple[int, list[ScrubFinding]]:
-            if segment not in there:
-                return 0, []
-            verified.append(segment)
-            return 9, []
-
-    tiering: Any = SimpleNamespace(tiers={1: SimpleNamespace(number=1)}, segments_on=segments_on)
-    lane: Any = LaneAtOnce()
-    scrubber = Verified(Store(GEOMETRY, make_buffers(GEOMETRY)), lane, tiering)
-    with trio.move_on_after(BACKGROUND_INTERVAL_S * 2.5):
-        await scrubber.background()
-    assert (verified, lists) == ([4, 2], 1)
-    there[:] = [5, 8]  # 7 has left the tier, 8 has come: it waits for the next round
-    with trio.move_on_after(BACKGROUND_INTERVAL_S * 3.5):
-        await scrubber.background()
-    assert (verified, lists) == ([4, 2, 5, 5, 8], 2)
+    scrubber = Verified(Store(GEOMETRY, make_buffers(GEOMETRY)), [4, 2, 7, 5])
+    await scrubber.rounds(2)
+    assert (scrubber.verified, scrubber.lists) == ([4, 2], 1)
+    scrubber.there[:] = [5, 8]  # 7 has left the tier, 8 has come: it waits for the next round
+    await scrubber.rounds(3)
+    assert (scrubber.verified, scrubber.lists) == ([4, 2, 5, 5, 8], 2)
 
 
 async def test_the_background_waits_until_all_is_counted(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """What is found of a segment is compared with what is counted of it."""
-    monkeypatch.setattr(memory.Watch, "can_spare_some", lambda _self: True)
-    buffers, verified = make_buffers(GEOMETRY), list[int]()
+    buffers = make_buffers(GEOMETRY)
     Store(GEOMETRY, buffers).store(0, bytes(4096))
     store = Store.attach(GEOMETRY, buffers)
-
-    class Verified(Scrubber):
-        async def segment(self, tier: Any, segment: int) -> tuple[int, list[ScrubFinding]]:
-            verified.append(segment)
-            return 9, []
-
-    one: Any = SimpleNamespace(number=1)
-    tiering: Any = SimpleNamespace(tiers={1: one}, segments_on=lambda _tier: [4, 2])
-    lane: Any = LaneAtOnce()
-    scrubber = Verified(store, lane, tiering)
-    with trio.move_on_after(BACKGROUND_INTERVAL_S * 2.5):
-        await scrubber.background()
-    assert verified == []
+    scrubber = Verified(store, [4, 2])
+    await scrubber.rounds(2)
+    assert scrubber.verified == []
     store.finish_count()
-    with trio.move_on_after(BACKGROUND_INTERVAL_S * 2.5):
-        await scrubber.background()
-    assert verified == [4, 2]
+    await scrubber.rounds(2)
+    assert scrubber.verified == [4, 2]
