@@ -166,6 +166,14 @@ def assert_nothing_left(name: str) -> None:
     wait_until("its processes end", lambda: not [p for p in processes() if ours.search(p[1])], 5)
 
 
+def write_whole(fd: int, data: bytes, at: int) -> None:
+    """All of it, or OSError. A write that begins within a page of our memory is two requests of
+    the kernel: if there is no room for the second it is short, and not an error."""
+    while data:
+        count = os.pwrite(fd, data, at)
+        data, at = data[count:], at + count
+
+
 def loop_devices() -> list[tuple[str, str]]:
     """Attached loop devices and their files."""
     found = []

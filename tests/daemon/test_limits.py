@@ -20,6 +20,7 @@ from machine import (
     run,
     swap_instance,
     wait_until,
+    write_whole,
 )
 
 from vswapfs.core.buffers import Geometry
@@ -166,7 +167,7 @@ def test_tier_that_is_truncated_in_use_costs_what_was_cut_off(tmp_path: Path) ->
         fd = os.open(up.file, os.O_RDWR)
         try:
             for number, chunk in enumerate(chunks):
-                os.pwrite(fd, chunk, number * MIB)
+                write_whole(fd, chunk, number * MIB)
             # A segment that is cut off between its write and its reading back has the tier fail.
             wait_until("nothing moves", lambda: not up.stats()["disk"]["segments_moving"])
             os.truncate(tier, 4 * MIB)
@@ -184,7 +185,7 @@ def test_tier_that_is_truncated_in_use_costs_what_was_cut_off(tmp_path: Path) ->
             # It grows again as it is written, and what is lost can be written anew.
             anew = os.urandom(4096)
             for at in range(0, 24 * MIB, 4096):
-                os.pwrite(fd, anew, at)
+                write_whole(fd, anew, at)
             assert os.pread(fd, 4096, 23 * MIB) == anew
         finally:
             os.close(fd)
