@@ -524,8 +524,9 @@ class Simulation:
 
     def _serve_parked(self) -> None:
         parked, self._parked = self._parked, []
-        for page, data in parked:
-            self.put(page, data)
+        while parked and not self._parked:
+            self.put(*parked.pop(0))
+        self._parked += parked
 
     def waits(self, first: int, count: int = 1) -> bool:
         return any(first <= page < first + count for page, _data in self._parked)
@@ -790,7 +791,7 @@ class Simulation:
             range(self.geometry.slot_count)
         )
         for number in self.tiering.tiers:
-            slots = segments.tier(number)
+            slots = segments.tiers[number]
             used = sorted(segments.slot_of(n) for n in self.store.homes.on_tier(number))
             assert not slots.is_any_pinned(), f"tier {number}"
             assert slots.used_slots() == used, f"tier {number}: slots leaked"

@@ -258,7 +258,7 @@ def test_a_spent_budget_leaves_the_cleaner_and_the_slots_alone(
     before = story.store.segments.change_count
     assert not story.tiering.write(segment, story.ended.append)
     assert story.store.segments.change_count == before
-    assert story.store.segments.tier(tier.number).untrimmed_count == 0
+    assert story.store.segments.tiers[tier.number].untrimmed_count == 0
 
 
 @pytest.mark.parametrize("set_by_s", [-4_000_000, -3600, 90_000, 2_000_000_000])

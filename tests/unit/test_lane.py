@@ -3,16 +3,21 @@
 import contextlib
 import errno
 import os
+import random
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from regions import make_buffers
+from regions import make_buffers, make_page
 
 from vswapfs.core.buffers import Geometry
+from vswapfs.core.homes import TierIo
 from vswapfs.core.store import SameFilled, Store
+from vswapfs.errors import PoolFullError
 from vswapfs.fuse import wire
 from vswapfs.fuse.journal import JOURNAL_BYTES, SLOT_BYTES, Journal
 from vswapfs.fuse.lane import Lane
@@ -80,6 +85,53 @@ def test_what_is_due_when_the_lane_has_ended_goes_nowhere() -> None:
             os.read(reader_fd, 1)
         for each in (fd, other_fd, reader_fd):
             os.close(each)
+
+
+def test_who_waits_for_room_is_served_in_turn_up_to_the_first_that_waits_on() -> None:
+    """The others' pages would be compressed again each time, for nothing."""
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    rng = random.Random(1)
+    with kernel, device, names, pair:
+        lane = make_lane(device.fileno(), pair.fileno(), None, lambda: None)
+        tiers = SimpleNamespace(room_is_coming=lambda: True)
+        lane.tiers = cast(TierIo, tiers)
+
+        def fill() -> None:
+            with contextlib.suppress(PoolFullError):
+                for page in range(PAGES):
+                    lane.store.store(page, make_page(rng, "random"))
+
+        def come(*uniques: int) -> None:
+            for unique in uniques:
+                data = make_page(rng, "random")
+                request = read_or_write(wire.OP_WRITE, unique, PAGES - 1, PAGE_BYTES, data)
+                lane._serve_again(request)
+
+        def answers() -> list[tuple[int, int]]:
+            """Of whom, and with which error, since the last time."""
+            found = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    reply = kernel.recv(SLOT_BYTES, socket.MSG_DONTWAIT)
+                    _length, error, unique = wire.OUT_HEADER.unpack_from(reply)
+                    found.append((unique, error))
+            return found
+
+        fill()
+        come(5, 6, 7)
+        assert lane.counters["requests.parked"] == 3
+        lane.serve_parked()
+        assert lane.counters["requests.parked"] == 4, "one was tried"
+        assert answers() == []
+        lane.store.discard(0, PAGES)
+        lane.serve_parked()
+        assert answers() == [(5, 0), (6, 0), (7, 0)]
+        fill()
+        come(8, 9)
+        tiers.room_is_coming = lambda: False
+        lane.serve_parked()
+        assert answers() == [(8, -errno.ENOSPC), (9, -errno.ENOSPC)]
 
 
 def memory(size_bytes: int) -> MemoryRegion:

@@ -80,7 +80,7 @@ def _check_segments(store: Store) -> Iterator[str]:
                 yield f"segment {segment} is free and has a home or {live_bytes} live bytes"
             continue
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
-        slots = segments.places[tier] if tier < len(segments.places) else None
+        slots = segments.tiers.get(tier) if tier else segments.ram
         if (tier, slot) in places or slots is None or slot >= slots.slot_count:
             yield f"segment {segment} is in slot {slot} of home {tier}, taken or not existing"
         places.add((tier, slot))

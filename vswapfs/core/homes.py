@@ -26,7 +26,6 @@ from vswapfs.core.segment import (
     SegmentTable,
     resident_bytes,
 )
-from vswapfs.core.slots import TierSlots
 from vswapfs.errors import LostPageError
 from vswapfs.format.chunk import blocks_bytes
 from vswapfs.format.settings import WRITEBACK_START_PCT, WRITEBACK_STOP_PCT
@@ -138,8 +137,8 @@ class Homes:
 
     def open_tier(self) -> int | None:
         """The tier that the next segment goes to, if there is one."""
-        for tier, slots in enumerate(self._segments.places):
-            if isinstance(slots, TierSlots) and tier not in self.closed_tiers and slots.free_count:
+        for tier, slots in self._segments.tiers.items():
+            if tier not in self.closed_tiers and slots.free_count:
                 return tier
         return None
 
@@ -185,7 +184,7 @@ class Homes:
         if tier is None or not self.may_leave(segment):
             return None
         ram_slot = self._segments.slot_of(segment)
-        slot = self._segments.tier(tier).take()
+        slot = self._segments.tiers[tier].take()
         self._segments.ram.pin(ram_slot)
         number = self._segments.number_write(segment)
         return self._begin(segment, tier, slot, ram_slot, number)
@@ -211,7 +210,7 @@ class Homes:
             segments.move(plan.segment, plan.tier, plan.slot)
             self.written_segments_total += 1
         else:
-            segments.tier(plan.tier).give_back(plan.slot)
+            segments.tiers[plan.tier].give_back(plan.slot)
             segments.change_count += 1  # the cleaner may have it again
         segments.ram.unpin(plan.ram_slot)
         return moved
@@ -239,7 +238,7 @@ class Homes:
             return None
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
         ram_slot = segments.ram.take()
-        segments.tier(tier).pin(slot)
+        segments.tiers[tier].pin(slot)
         return self._begin(segment, tier, slot, ram_slot, segments.write_number(segment))
 
     def _is_at_rest_on_a_tier(self, segment: int) -> bool:
@@ -260,7 +259,7 @@ class Homes:
             self.fetched_segments_total += 1
         else:
             segments.ram.give_back(plan.ram_slot)
-        segments.tier(plan.tier).unpin(plan.slot)
+        segments.tiers[plan.tier].unpin(plan.slot)
         return moved
 
     def on_tier(self, tier: int) -> list[int]:
@@ -272,7 +271,7 @@ class Homes:
 
     def tier_short(self, tier: int) -> bool:
         """Whether a tier should be cleaned."""
-        slots = self._segments.tier(tier)
+        slots = self._segments.tiers[tier]
         return policy.tier_short(slots.free_count, slots.slot_count)
 
     def sparsest(self, tier: int) -> int | None:
@@ -297,18 +296,18 @@ class Homes:
             page, word, self._segments.sequence(segment), self._segments.write_number(segment),
             self._segments.tier_of(segment), home >> SLOT_SHIFT, offset_bytes, length_bytes,
         )  # fmt: skip
-        self._segments.tier(plan.tier).pin(plan.slot)
+        self._segments.tiers[plan.tier].pin(plan.slot)
         return plan
 
     def end_read(self, plan: RecordRead) -> None:
-        self._segments.tier(plan.tier).unpin(plan.slot)
+        self._segments.tiers[plan.tier].unpin(plan.slot)
 
     def plan_trim(self, least_slots: int) -> Trim | None:
         """Trim the freed slots of a tier that has at least so many of them."""
-        for tier, slots in enumerate(self._segments.places):
-            if isinstance(slots, TierSlots) and slots.untrimmed_count >= max(least_slots, 1):
+        for tier, slots in self._segments.tiers.items():
+            if slots.untrimmed_count >= max(least_slots, 1):
                 return Trim(tier, slots.take_for_trim())
         return None
 
     def end_trim(self, plan: Trim) -> None:
-        self._segments.tier(plan.tier).trimmed(plan.slots)
+        self._segments.tiers[plan.tier].trimmed(plan.slots)

@@ -21,7 +21,7 @@ from typing import Final
 
 from vswapfs.core import policy
 from vswapfs.core.buffers import RESERVE_SEGMENTS, Geometry, Region
-from vswapfs.core.slots import RamSlots, Slots, TierSlots
+from vswapfs.core.slots import RamSlots, TierSlots
 from vswapfs.errors import PoolFullError
 from vswapfs.units import PAGE_BYTES, format_size
 
@@ -80,7 +80,10 @@ class SegmentTable:
         self.counting = False
         """Live counts are not whole yet (recount.py): nothing may be concluded from a 0."""
         self.next_sequence = first_sequence
-        self.places: list[Slots | None] = [None]
+        self.tiers: dict[int, TierSlots] = {}
+        """Those that there are, by number."""
+        self.tier_numbers = len(tier_slot_counts)
+        """So many numbers of tiers were given out, from 1 on; none is used again."""
         self._tier_slot_counts, self._gone = tier_slot_counts, gone
         self._derive()
 
@@ -97,13 +100,11 @@ class SegmentTable:
                 used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
         self._free_numbers = [n for n in reversed(range(self.count)) if homes[n] == 0]
         self.ram = RamSlots(self._geometry.slot_count, used[RAM], self._release_slot)
-        self.places = [
-            self.ram,
-            *(
-                None if number in self._gone else TierSlots(slot_count, used[number])
-                for number, slot_count in enumerate(tier_slot_counts, 1)
-            ),
-        ]
+        self.tiers = {
+            number: TierSlots(slot_count, used[number])
+            for number, slot_count in enumerate(tier_slot_counts, 1)
+            if number not in self._gone
+        }
         self._count_kept()
         self._add_up(homes)
         # Of free segments, too: they may have been the last.
@@ -118,9 +119,9 @@ class SegmentTable:
 
     def _add_up(self, homes: list[int]) -> None:
         self.sealed_resident_bytes = 0
-        self.tier_live_bytes = [0] * len(self.places)
+        self.tier_live_bytes = [0] * (1 + self.tier_numbers)
         """By tier, of sealed segments; [0] is RAM."""
-        self.tier_live_pages = [0] * len(self.places)
+        self.tier_live_pages = [0] * (1 + self.tier_numbers)
         self.sealed_in_ram: set[int] = set()
         self.sparse: set[int] = set()
         """Segments on tiers that are worth cleaning. To look for them took 9 ms at 16 384 slots,
@@ -182,29 +183,23 @@ class SegmentTable:
         for column in (self.homes, self._sequences, self._writes):
             column[first : self.count].tolist()  # has its memory from now on
         self._free_numbers[:0] = reversed(range(first, self.count))
-        self.places.append(TierSlots(slot_count, ()))
+        self.tier_numbers += 1
+        self.tiers[self.tier_numbers] = TierSlots(slot_count, ())
         self.tier_live_bytes.append(0)
         self.tier_live_pages.append(0)
         self._count_kept()
-        return len(self.places) - 1
+        return self.tier_numbers
 
     def remove_tier(self, tier: int) -> None:
         """Forget an empty tier. Its number is not used again."""
-        assert isinstance(self.places[tier], TierSlots)
-        self.places[tier] = None
+        del self.tiers[tier]
         self._count_kept()
 
     def _count_kept(self) -> None:
-        has_tiers = any(isinstance(place, TierSlots) for place in self.places)
-        self.kept_count = RESERVE_SEGMENTS + has_tiers
+        self.kept_count = RESERVE_SEGMENTS + bool(self.tiers)
         """RAM slots that stores leave: the cleaner's reserve and, where there are tiers, one into
         which a segment can be fetched to be cleaned. Else a full pool above a full tier would stay
         full, however much on the tier is dead."""
-
-    def tier(self, number: int) -> TierSlots:
-        slots = self.places[number]
-        assert isinstance(slots, TierSlots)
-        return slots
 
     # -- one segment -------------------------------------------------------------------------
 
@@ -318,7 +313,7 @@ class SegmentTable:
 
     def _leave(self, home: int) -> None:
         tier, slot = home >> TIER_SHIFT & TIER_MASK, home >> SLOT_SHIFT
-        slots = self.ram if tier == RAM else self.tier(tier)
+        slots = self.ram if tier == RAM else self.tiers[tier]
         slots.give_back(slot)
 
     def _release_slot(self, slot: int) -> None:

@@ -374,7 +374,7 @@ class Store:
         """Plans to read those of the pages [first, stop) that are on tiers."""
         homes = self.segments.homes
         plans = []
-        if len(self.segments.places) > 1:
+        if self.segments.tiers:
             for page, word in enumerate(self.words_of(first, stop), first):
                 if word & KIND_MASK == STORED and not word.bit_count() & 1:
                     segment = word >> SEGMENT_SHIFT

@@ -116,7 +116,7 @@ class Inspector:
 
         def begin() -> Area:
             tiers = [
-                TierPlace(number, tier.path, segments.tier(number).slot_count)
+                TierPlace(number, tier.path, segments.tiers[number].slot_count)
                 for number, tier in sorted(self._tiering.tiers.items())
             ]
             geometry = store.geometry

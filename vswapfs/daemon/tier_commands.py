@@ -67,7 +67,7 @@ class TierCommands:
                 remedy="give another file or device",
             )
         segments = self._store.segments
-        if len(segments.places) > TIER_MAX_COUNT:
+        if segments.tier_numbers == TIER_MAX_COUNT:
             raise UsageError(
                 f"{self._instance} has had {TIER_MAX_COUNT} tiers, and their numbers are not used "
                 "again",
@@ -144,7 +144,7 @@ class TierCommands:
         def room() -> tuple[int, int]:
             segments = self._store.segments
             others = sum(
-                segments.tier(other.number).free_count
+                segments.tiers[other.number].free_count
                 for other in self._tiering.tiers.values()
                 if other is not tier and not other.failing and not other.is_leaving
             )

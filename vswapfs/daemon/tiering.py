@@ -111,7 +111,7 @@ class Tiering:
 
     def forget(self, tier: Tier) -> bool:
         """Drop a tier that holds nothing any more; False while something still uses it."""
-        slots = self._store.segments.tier(tier.number)
+        slots = self._store.segments.tiers[tier.number]
         # Slots that are being written or trimmed are not free either.
         in_use = slots.free_count < slots.slot_count or slots.is_any_pinned()
         if in_use or tier.superblock_is_being_written:
@@ -290,12 +290,12 @@ class Tiering:
         if tier.number not in self.tiers or segments.tier_of(segment) != tier.number:
             return None
         slot = segments.slot_of(segment)
-        segments.tier(tier.number).pin(slot)
+        segments.tiers[tier.number].pin(slot)
         used_bytes = blocks_bytes(segments.fill_bytes(segment), self._chunk_bytes)
         return slot, used_bytes, segments.write_number(segment)
 
     def unpin(self, tier: Tier, slot: int) -> None:
-        self._store.segments.tier(tier.number).unpin(slot)
+        self._store.segments.tiers[tier.number].unpin(slot)
 
     def has_room_to_drain(self) -> bool:
         """Whether a segment more can be in RAM without being written out again at once."""
@@ -433,7 +433,7 @@ class Tiering:
         waits = "waits: the write budget is spent" if self.budget_spent else ""
         segments = self._store.segments
         return [
-            status_of(tier, segments.tier(number), segments.tier_live_bytes[number], waits)
+            status_of(tier, segments.tiers[number], segments.tier_live_bytes[number], waits)
             for number, tier in self.tiers.items()
         ]
 

@@ -334,10 +334,12 @@ class Lane:
             self._request = self._view
 
     def serve_parked(self) -> None:
-        """Room was made, or none is coming any more: serve the requests that wait for it."""
+        """Room was made, or none is coming any more: serve the requests that wait for it, up to
+        the first that has to wait on: others would compress their pages again for nothing."""
         parked, self._parked = self._parked, []
-        for request, began_ns in parked:
-            self._serve_again(request, began_ns)
+        while parked and not self._parked:
+            self._serve_again(*parked.pop(0))
+        self._parked += parked
 
     def _defect(self, what: str) -> None:
         self.counters["internal_errors"] += 1
