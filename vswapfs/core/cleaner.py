@@ -110,8 +110,9 @@ class Cleaner:
             self.recompressing = self.victim >= 0
 
     def run_victim(self) -> bool:
-        """Clean one whole segment now; False when there is nothing to clean, or no memory."""
-        if not self._has_memory():
+        """Clean one whole segment now; False when there is nothing to clean, or no memory, or not
+        all is counted: a victim that has less to lose than lives in it is never done."""
+        if self._segments.counting or not self._has_memory():
             return False
         self.recompressing = False  # a store waits for the room
         while self.victim < 0:
