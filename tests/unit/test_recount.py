@@ -98,9 +98,9 @@ def test_nothing_is_recompressed_before_all_is_counted(
 
 
 def test_nothing_is_cleaned_before_all_is_counted(left: tuple[Buffers, dict[int, bytes]]) -> None:
-    """``tier remove`` has a segment cleaned to make room. The one that it had was counted in part,
-    and what was moved out of it did not come to what lived in it: the lane looked for the rest
-    without an end (found by seed 50 of the simulation, 200 045 operations on)."""
+    """Of a victim that was counted in part more lives than can be taken off its count. Found by
+    operation 200 045 of seed 50 of the simulation, whose commands do not wait for the count as a
+    daemon's do: its ``tier remove``, which makes room, never ended."""
     buffers, pages = left
     store = attach(GEOMETRY, buffers)
     for page in list(pages)[::2]:
