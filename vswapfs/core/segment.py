@@ -154,10 +154,12 @@ class SegmentTable:
 
     def adopt(self, open_at_heads: set[int], now_s: int) -> None:
         """Take over what a predecessor left. The live counts have to be counted again."""
-        for segment, home in enumerate(self.homes[: self.count].tolist()):
-            if home & STATE_MASK == OPEN and segment not in open_at_heads:
-                self.homes[segment] = 0  # opened, but its head did not get it any more
-        self._derive()
+        homes = self.homes[: self.count].tolist()
+        opened = {n for n, home in enumerate(homes) if home & STATE_MASK == OPEN} - open_at_heads
+        for segment in opened:
+            self.homes[segment] = 0  # its head did not get it any more
+        if opened:
+            self._derive()
         # When they were sealed nobody knows; not long ago is the careful answer.
         self.now_s = now_s
         self.sealed_at_s = array("I", [now_s]) * self.count
