@@ -39,7 +39,6 @@ class SegmentCopy(NamedTuple):
 
 def copy_segments(store: Store) -> SegmentCopy:
     """To be called where the store may be touched: 0.1 ms for 10 000 segments."""
-    store.finish_count()
     segments = store.segments
     return SegmentCopy(
         segments.homes[: segments.count].tolist(),
