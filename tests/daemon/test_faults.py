@@ -261,8 +261,7 @@ def test_tier_that_does_not_take_writes_keeps_everything_in_ram(tmp_path: Path) 
             # Tried again with back-off, it works again by itself.
             fault_file.unlink()
             wait_until("the tier is ok", lambda: tier_state("tbad")["state"] == "ok")
-            for number, chunk in enumerate(chunks):
-                write_whole(fd, chunk, number * MIB)
+            assert fill(fd, chunks) == len(chunks)
             assert tier_state("tbad")["used_bytes"] > 20 * MIB
             assert not wrong(fd, chunks)
         finally:
@@ -279,8 +278,7 @@ def test_page_that_cannot_be_verified_is_an_error_and_listed(tmp_path: Path, fau
     ) as up:
         fd = os.open(up.file, os.O_RDWR)
         try:
-            for number, chunk in enumerate(chunks):
-                write_whole(fd, chunk, number * MIB)
+            assert fill(fd, chunks) == len(chunks)
             assert up.desc("0")[0]["state"] == "disk"
             fault_file.write_text(fault)
             with pytest.raises(OSError, match="Input/output error"):

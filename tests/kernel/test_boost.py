@@ -1,12 +1,10 @@
 """vm.watermark_boost_factor, a setting of the whole machine that instances share."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Instance, ctl, ctl_ok, swap_instance
+from machine import ctl, ctl_ok, swap_instance
 
 from vswapfs.format import instance
 from vswapfs.host.boost import SETTING
@@ -45,12 +43,7 @@ def test_the_last_instance_puts_it_back() -> None:
 
 def test_so_does_off_for_one_that_was_killed() -> None:
     with swap_instance("tboost1", "--size", "64M", "--pool-limit", "32M") as up:
-        kill(up)
+        up.kill()
         ctl("off", up.name, "--force")
         assert now() == BEFORE
         ctl_ok("on", "tboost1", "--size", "64M", "--pool-limit", "32M")
-
-
-def kill(up: Instance) -> None:
-    for pid in (up.supervisor_pid, up.pid):
-        os.kill(pid, signal.SIGKILL)

@@ -98,19 +98,13 @@ def has_library(up: Instance) -> bool:
     return "/cryptography/" in Path(f"/proc/{up.status()['worker_pid']}/maps").read_text()
 
 
-def kill(up: Instance) -> None:
-    """End it. Not by off, which takes pages to RAM and trims their slots, as far as it comes."""
-    for pid in (up.supervisor_pid, up.status()["worker_pid"]):
-        os.kill(pid, signal.SIGKILL)
-
-
 def test_a_known_plaintext_is_found_without(tmp_path: Path) -> None:
     tier = tmp_path / "tier"
     with swap_instance(NAME, "--size", "64M", "--tier", f"{tier}:64M") as up:
         write_out(up)
         assert tier.read_bytes().count(SECRET) > 0.7 * PAGES
         assert not has_library(up)
-        kill(up)
+        up.kill()
     assert tier.read_bytes().count(SECRET) > 0.7 * PAGES
 
 
@@ -141,7 +135,7 @@ def test_a_known_plaintext_is_not_found_with_encrypt(tmp_path: Path) -> None:
         assert lost_pages(up) == set()
         ctl_ok("writeback", NAME, "--all")
         up.assert_healthy()
-        kill(up)
+        up.kill()
     # At rest nobody has the key; damage is seen all the same.
     assert second.read_bytes().find(SECRET[:6]) < 0
     checked = ctl("log", "check", str(second))

@@ -1,7 +1,5 @@
 """Two instances of one name, in mount namespaces that have a /run each."""
 
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +41,7 @@ def test_what_an_instance_of_a_namespace_that_has_gone_left_is_cleared_up() -> N
     try:
         assert run("unshare", "--mount", VSWAPCTL, "on", NAME, *OPTIONS).returncode == 0
         up = Instance(NAME)
-        for pid in (up.supervisor_pid, up.pid):
-            os.kill(pid, signal.SIGKILL)
+        up.kill()
         wait_until("it is dead", lambda: "dead" in ctl("status", NAME).stdout)
         assert set(swap.active_areas()) - before == {up.device}
         ctl_ok("off", NAME, "--force")

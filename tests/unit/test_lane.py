@@ -48,15 +48,22 @@ def make_lane(
 
 
 @contextlib.contextmanager
-def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket.socket, ...]]:
-    """The kernel's end of the device and pyfuse3's end of the pair, of a lane that runs."""
+def ends() -> Iterator[tuple[socket.socket, ...]]:
+    """Of the device the kernel's and the lane's, of the pair pyfuse3's and the lane's."""
     kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    device.setblocking(False)
-    pair.setblocking(False)
-    ended = threading.Event()
-    lane = make_lane(os.dup(device.fileno()), pair.fileno(), journal, ended.set)
     with kernel, device, names, pair:
+        yield kernel, device, names, pair
+
+
+@contextlib.contextmanager
+def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket.socket, ...]]:
+    """The kernel's end of the device and pyfuse3's end of the pair, of a lane that runs."""
+    ended = threading.Event()
+    with ends() as (kernel, device, names, pair):
+        device.setblocking(False)
+        pair.setblocking(False)
+        lane = make_lane(os.dup(device.fileno()), pair.fileno(), journal, ended.set)
         kernel.settimeout(10)
         names.settimeout(10)
         lane.start(first)
@@ -68,11 +75,9 @@ def served(journal: Journal | None, first: list[bytes]) -> Iterator[tuple[socket
 
 def test_what_is_due_when_the_lane_has_ended_goes_nowhere() -> None:
     """Its descriptor's number may be another file's by then."""
-    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    fd, ended = os.dup(device.fileno()), threading.Event()
     reader_fd, other_fd = os.pipe()
-    with kernel, device, names, pair:
+    with ends() as (_kernel, device, _names, pair):
+        fd, ended = os.dup(device.fileno()), threading.Event()
         lane = make_lane(fd, pair.fileno(), None, ended.set)
         lane._parked.append((read_or_write(wire.OP_READ, 5, 0, PAGE_BYTES), 0))
         device.shutdown(socket.SHUT_RD)
@@ -89,10 +94,8 @@ def test_what_is_due_when_the_lane_has_ended_goes_nowhere() -> None:
 
 def test_who_waits_for_room_is_served_in_turn_up_to_the_first_that_waits_on() -> None:
     """The others' pages would be compressed again each time, for nothing."""
-    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    names, pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     rng = random.Random(1)
-    with kernel, device, names, pair:
+    with ends() as (kernel, device, _names, pair):
         lane = make_lane(device.fileno(), pair.fileno(), None, lambda: None)
         tiers = SimpleNamespace(room_is_coming=lambda: True)
         lane.tiers = cast(TierIo, tiers)

@@ -80,8 +80,6 @@ class SegmentTable:
         self.counting = False
         """Live counts are not whole yet (recount.py): nothing may be concluded from a 0."""
         self.next_sequence = first_sequence
-        self.tiers: dict[int, TierSlots] = {}
-        """Those that there are, by number."""
         self.tier_numbers = len(tier_slot_counts)
         """So many numbers of tiers were given out, from 1 on; none is used again."""
         self._tier_slot_counts, self._gone = tier_slot_counts, gone
@@ -100,11 +98,12 @@ class SegmentTable:
                 used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
         self._free_numbers = [n for n in reversed(range(self.count)) if homes[n] == 0]
         self.ram = RamSlots(self._geometry.slot_count, used[RAM], self._release_slot)
-        self.tiers = {
+        self.tiers: dict[int, TierSlots] = {
             number: TierSlots(slot_count, used[number])
             for number, slot_count in enumerate(tier_slot_counts, 1)
             if number not in self._gone
         }
+        """Those that there are, by number."""
         self._count_kept()
         self._add_up(homes)
         # Of free segments, too: they may have been the last.
