@@ -1,5 +1,6 @@
 """on, off and mount: the daemon as a process, played by a script."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -175,6 +176,27 @@ def test_interrupted_start_of_one_that_does_not_see_it(
     pid = int(pid_file.read_text())
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("was_up", [True, False])
+def test_interrupted_on_takes_down_only_what_it_started(
+    vswapctl: Vswapctl, monkeypatch: pytest.MonkeyPatch, was_up: bool
+) -> None:
+    down: list[str] = []
+
+    with contextlib.ExitStack() as stack:
+
+        def interrupt(*_: object) -> None:
+            if not was_up:
+                stack.enter_context(FakeDaemon("vswap0"))
+            raise KeyboardInterrupt
+
+        if was_up:
+            stack.enter_context(FakeDaemon("vswap0"))
+        monkeypatch.setattr(launch, "start", interrupt)
+        monkeypatch.setattr(shutdown, "off", lambda name, *_, **__: down.append(name))
+        assert vswapctl("on", "--size", "1G").exit_code == 128 + signal.SIGINT
+    assert down == ([] if was_up else ["vswap0"])
 
 
 # -- off --------------------------------------------------------------------------------------
