@@ -166,6 +166,7 @@ def _exit_codes() -> Iterator[str]:
             # The second paragraph is for who catches it.
             told = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
             codes[kind.exit_code] = " ".join(filter(None, (codes.get(kind.exit_code), told)))
+    codes[130], codes[141] = "Ended by ctrl-C.", "The reader of the output has gone."
     for code in sorted(codes):
         yield from (".TP", _bold(str(code)), _plain(codes[code]))
 

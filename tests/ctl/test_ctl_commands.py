@@ -1,6 +1,7 @@
 """vswapctl against a daemon that answers: output, JSON, exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from ctl.fake_daemon import DESCRIPTORS, TIERS, FakeDaemon, make_status
 
 from vswapfs import __version__
 from vswapfs.core import stats
-from vswapfs.ctl import status
+from vswapfs.ctl import client, status
 from vswapfs.format import instance
 from vswapfs.format.message import (
     AskCheck,
@@ -22,6 +23,8 @@ from vswapfs.format.message import (
     Failure,
     Findings,
 )
+
+RECORDING = Path(__file__).with_name("workload.rec")
 
 
 def make_dead(name: str) -> None:
@@ -55,7 +58,7 @@ def test_status_json_has_all_fields_and_the_state(vswapctl: Vswapctl) -> None:
     assert running["state"] == "running"
     assert set(running) == {"state", *make_status("x").__struct_fields__}
     assert running["hardening"][1] == {"name": "io_flusher", "ok": False, "detail": "EPERM"}
-    assert result.exit_code == 0
+    assert result.exit_code == 4
 
 
 def test_status_columns_bytes_and_no_headings(vswapctl: Vswapctl) -> None:
@@ -103,7 +106,7 @@ def test_dead_instance_is_shown_with_its_remedy(vswapctl: Vswapctl) -> None:
     result = vswapctl("status")
     assert result.stdout.splitlines()[1].split()[:3] == ["vswap0", "dead", "-"]
     assert "try: vswapctl off vswap0\n" in result.stderr
-    assert result.exit_code == 0
+    assert result.exit_code == 4
 
 
 def test_help_lists_every_column(vswapctl: Vswapctl) -> None:
@@ -241,7 +244,9 @@ def test_bad_name_is_a_usage_error(vswapctl: Vswapctl) -> None:
     assert "is not a name" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["status", "--help"], ["replay", str(RECORDING), "--json"]]
+)
 def test_nobody_reads(arguments: list[str]) -> None:
     command = "from vswapfs.ctl.cli import main; main()"
     with subprocess.Popen(
@@ -254,3 +259,25 @@ def test_nobody_reads(arguments: list[str]) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == (1 if arguments == ["--help"] else 128 + signal.SIGPIPE)
+
+
+def test_ctrl_c_is_nothing_that_was_found(
+    vswapctl: Vswapctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "ask", interrupt)
+    assert vswapctl("check", "vswap0").exit_code == 128 + signal.SIGINT
+
+
+def test_adopt_of_nobody_and_of_the_dead(vswapctl: Vswapctl) -> None:
+    assert "no such instance: nobody" in vswapctl("adopt", "nobody").stderr
+    make_dead("vswap0")
+    assert "vswap0 is dead" in vswapctl("adopt", "vswap0").stderr
+
+
+def test_hibernate_without_an_instance(vswapctl: Vswapctl) -> None:
+    result = vswapctl("hibernate", "nobody", "--image", "/nowhere:1G")
+    assert (result.exit_code, "no such instance: nobody" in result.stderr) == (4, True)

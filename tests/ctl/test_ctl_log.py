@@ -17,6 +17,7 @@ from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 from vswapfs.ctl import medium
 from vswapfs.format.record import CODEC_LZ4, CODEC_RAW, CODEC_SHIFT, HEADER, HEADER_BYTES, binding
 from vswapfs.format.tier import (
+    CIPHER_AES_256_GCM,
     SEGMENT_HEADER_BYTES,
     SUPERBLOCK_BYTES,
     SUPERBLOCK_COPY_OFFSET,
@@ -119,6 +120,20 @@ class Log:
 @pytest.fixture
 def log(vswapctl: Vswapctl, tmp_path: Path) -> Log:
     return Log(vswapctl, tmp_path / "tier")
+
+
+def test_records_of_an_encrypted_tier_are_not_counted(log: Log, tier: Tier) -> None:
+    packed = replace(SUPERBLOCK, cipher=CIPHER_AES_256_GCM).pack()
+    for offset in (0, SUPERBLOCK_COPY_OFFSET):
+        tier.data[offset : offset + SUPERBLOCK_BYTES] = packed
+    segments = json.loads(log.dump(tier, "--json"))["segments"]
+    assert [segment["record_count"] for segment in segments] == [None, None]
+    told = log.run("log", "check", str(log.path), "--json")
+    report = json.loads(told.stdout)
+    assert (report["records"], report["stored_bytes"]) == (None, None)
+    assert "note: the tier is encrypted" in told.stderr
+    heading, row = log.run("log", "check", str(log.path)).stdout.splitlines()[-2:]
+    assert dict(zip(heading.split(), row.split(), strict=True))["RECORDS"] == "-"
 
 
 # -- check ------------------------------------------------------------------------------------

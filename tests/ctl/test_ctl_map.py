@@ -203,6 +203,8 @@ def test_no_tier_is_said(vswapctl: Vswapctl, daemon: FakeDaemon) -> None:
     daemon.answers[AskTable] = [Area(512, SEGMENT_BYTES, 8, [], PLAIN_CHUNK_BYTES), Done()]
     result = vswapctl("map", "--tier")
     assert (result.stdout, result.stderr, result.exit_code) == ("", "vswap0 has no tier\n", 0)
+    drawn = vswapctl("map", "--tier", "--svg", "x.svg")
+    assert (drawn.exit_code, "vswap0 has no tier to draw" in drawn.stderr) == (2, True)
     assert vswapctl("map").stdout.splitlines()[-1] == ". empty: 512 slots"
 
 

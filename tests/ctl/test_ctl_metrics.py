@@ -55,7 +55,7 @@ def test_every_figure_is_there_with_its_type_and_unit(vswapctl: Vswapctl) -> Non
     assert {field.metric for field in TIER_FIELDS} <= set(families)
     assert [s.value for s in families["vswapfs_tier_ok"].samples] == [1, 0]
     assert {s.labels["protection"]: s.value for s in families["vswapfs_protection_held"].samples}
-    assert families["vswapfs_instance"].samples[0].labels["device"] == "/dev/loop3"
+    assert families["vswapfs_instance_info"].samples[0].labels["device"] == "/dev/loop3"
 
 
 def test_histogram(vswapctl: Vswapctl) -> None:

@@ -1,5 +1,6 @@
 """record and replay: what was written comes back, and what was changed since does not."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from vswapfs.ctl import client, feed
 from vswapfs.ctl import top as commands
 from vswapfs.ctl.history import History
 from vswapfs.ctl.screen import Shown, draw
-from vswapfs.errors import RecordingError
+from vswapfs.errors import HostError, RecordingError
 from vswapfs.format import recording
 from vswapfs.format.message import AskSample, Failure
 
@@ -74,7 +76,10 @@ def test_a_recording_ends_well_when_the_daemon_does(
     assert len(vswapctl("replay", path, "--json").stdout.splitlines()) == 3
 
 
-def test_sigterm_ends_a_recording(run_directory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_recording(
+    run_directory: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     path = tmp_path / "a.rec"
     script = f"""
 from vswapfs.format import instance
@@ -89,10 +94,34 @@ main()
             while not path.exists() or path.read_bytes().count(b"\n") < 3:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             assert process.wait(20) == 0
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(list(recording.read_samples(lines[1:], "x"))) == len(lines) - 2
+
+
+class FullForAWhile(FileIO):
+    """Takes a part of the third line, says that it is full, and has room again."""
+
+    writes = 0
+
+    def write(self, data: Any) -> int:
+        self.writes += 1
+        if self.writes == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:100] if self.writes == 3 else data)
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(vswapctl: Vswapctl, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.rec")
+    with (
+        FakeDaemon("vswap0"),
+        FullForAWhile(path, "x") as file,
+        pytest.raises(HostError, match=r"a.rec: No space left"),
+    ):
+        commands._record("vswap0", feed.ask_sample("vswap0"), file, 0.01, 5)
+    result = vswapctl("replay", path, "--json")
+    assert (len(result.stdout.splitlines()), result.exit_code) == (1, 0)
 
 
 Change = Callable[[list[bytes]], list[bytes]]

@@ -212,7 +212,7 @@ def test_all_killed_is_the_end_and_nothing_hangs() -> None:
         wait_until_ready(up)
         kill(up.supervisor_pid)
         kill(up.pid)
-        wait_until("status says dead", lambda: "dead" in ctl_ok("status", NAME))
+        wait_until("status says dead", lambda: "dead" in ctl("status", NAME).stdout)
         assert up.device
         assert run(
             "dd", f"if={up.device}", "of=/dev/null", "iflag=direct", "bs=4k", "count=1",

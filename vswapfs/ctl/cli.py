@@ -123,11 +123,12 @@ def on(name: str, **area: Any) -> None:
       vswapctl on --config /etc/vswapfs/vswap0.toml
     """
     config = Config(name=name, mountpoint=instance.mountpoint(name), swap=True, **area)
+    was_up = instances.find(name) is instances.State.RUNNING  # and is not ours to take down
     try:
         ready = launch.start(config, _tell if sys.stderr.isatty() else _keep_quiet)
     except KeyboardInterrupt:
         # It may have come between the daemon's last word and our reading it.
-        if instances.find(name) is instances.State.RUNNING:
+        if not was_up and instances.find(name) is instances.State.RUNNING:
             shutdown.off(name, _tell, force=False)
         raise
     readiness.tell(name)
@@ -208,7 +209,7 @@ def status(
     A line each: how much is in it, where that is, and what it saves.
 
     Protections that the machine refused, and instances that are dead or do not answer, are named
-    on stderr.
+    on stderr; if there is any of the latter, with exit code 4.
 
     \b
     Example:
@@ -229,7 +230,7 @@ def status(
                 _tell(f"warning: {warning}")
     else:
         _tell("no instance is up")
-    if any(row.error and row.state is instances.State.RUNNING for row in rows):
+    if any(row.error for row in rows):
         sys.exit(client.NotAnsweringError.exit_code)
 
 
@@ -275,7 +276,7 @@ def metrics(name: str | None, listen: str | None, allow_remote: bool) -> None:
 
     \b
     Example:
-      vswapctl metrics > /var/lib/node_exporter/vswapfs.prom
+      vswapctl metrics > vswapfs.prom.new && mv vswapfs.prom.new vswapfs.prom
       vswapctl metrics --listen 127.0.0.1:9187
     """
     from vswapfs.ctl import metrics as openmetrics  # with a library that no other command needs

@@ -118,7 +118,10 @@ def _error_of(failure: Failure) -> VswapError:
 
 
 def _connect(name: str, timeout_s: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise HostError("make a socket", error.strerror or "", remedy="see ulimit -n") from None
     connection.settimeout(timeout_s)
     try:
         connection.connect(instance.control_path(name))
@@ -156,17 +159,12 @@ def _lines(
             raise not_understood(name, f"a line of more than {LINE_MAX_BYTES} bytes")
 
 
-def _unreachable(name: str) -> InstanceError:
-    match instances.find(name):
-        case None:
-            return instances.no_such_instance(name)
-        case instances.State.DEAD:
-            return instances.dead_instance(name)
-        case instances.State.RUNNING:
-            return NotAnsweringError(
-                f"{name} cannot be asked: its daemon is about to start or to end",
-                remedy=f"try again; if it stays like this, {_force(name)}",
-            )
+def _unreachable(name: str) -> NotAnsweringError:
+    instances.check_living(name)
+    return NotAnsweringError(
+        f"{name} cannot be asked: its daemon is about to start or to end",
+        remedy=f"try again; if it stays like this, {_force(name)}",
+    )
 
 
 def _force(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from vswapfs.ctl.options import CONFIG_FILE
 from vswapfs.errors import UsageError
 from vswapfs.format import instance
 
@@ -48,6 +49,7 @@ def use(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
             )
         assert option.name
         defaults[option.name] = _check(path, key, value, option)
+    ctx.meta[CONFIG_FILE] = path
     ctx.default_map = defaults
 
 
@@ -58,18 +60,18 @@ def _read(path: Path) -> dict[str, Any]:
         if len(text) > FILE_MAX_BYTES:
             raise UsageError(
                 f"{path} is no configuration: it has more than {FILE_MAX_BYTES} bytes",
-                remedy="man vswapfs.toml",
+                remedy="vswapctl on --help",
             )
         return tomllib.loads(text.decode())
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", remedy="man vswapfs.toml"
+            f"{path} cannot be read: {error.strerror}", remedy="vswapctl on --help"
         ) from None
     except RecursionError:
         why = "it is nested too deeply"
     except ValueError as error:  # of TOML, of UTF-8, or of a number with too many digits
         why = str(error)
-    raise UsageError(f"{path} is not TOML: {why}", remedy="man vswapfs.toml")
+    raise UsageError(f"{path} is not TOML: {why}", remedy="vswapctl on --help")
 
 
 def _check(path: Path, key: str, value: Any, option: click.Option) -> Any:
@@ -87,5 +89,5 @@ def _check(path: Path, key: str, value: Any, option: click.Option) -> Any:
         rule = "a string or a whole number"
         fits = isinstance(value, str | int) and not isinstance(value, bool)
     if not fits:
-        raise UsageError(f"{path}: {key} = {shown}: it is {rule}", remedy="man vswapfs.toml")
+        raise UsageError(f"{path}: {key} = {shown}: it is {rule}", remedy="vswapctl on --help")
     return value if option.is_flag or option.multiple else str(value)

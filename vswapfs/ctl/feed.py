@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from vswapfs.ctl import client, instances
-from vswapfs.errors import InstanceError, UsageError
+from vswapfs.errors import HostError, InstanceError, UsageError
 from vswapfs.format import recording
 from vswapfs.format.message import LINE_MAX_BYTES, AskSample, Sample
 
@@ -81,7 +81,7 @@ def read(path: str, called: str) -> tuple[recording.Header, Iterator[Sample]]:
     """The header of a recording and its samples, which are read as they are asked for.
 
     ``called``: how errors name it. Raises UsageError if there is no such file, and RecordingError;
-    so does the iterator.
+    so does the iterator, and HostError where the file cannot be read on.
     """
     try:
         with Path(path).open("rb") as file:
@@ -92,8 +92,11 @@ def read(path: str, called: str) -> tuple[recording.Header, Iterator[Sample]]:
 
 
 def _samples(path: str, called: str) -> Iterator[Sample]:
-    with Path(path).open("rb") as file:
-        file.readline(_LINE_MAX_BYTES)
-        # One that is longer comes in parts, of which the first has no end: it is cut short.
-        lines = iter(lambda: file.readline(LINE_MAX_BYTES), b"")
-        yield from recording.read_samples(lines, called)
+    try:
+        with Path(path).open("rb") as file:
+            file.readline(_LINE_MAX_BYTES)
+            # One that is longer comes in parts, of which the first has no end: it is cut short.
+            lines = iter(lambda: file.readline(LINE_MAX_BYTES), b"")
+            yield from recording.read_samples(lines, called)
+    except OSError as error:
+        raise HostError(f"read {called}", error.strerror or "") from None

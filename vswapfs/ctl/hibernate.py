@@ -97,12 +97,12 @@ def _machine(name: str) -> "suspend.Machine":
     """Raises InstanceError; an instance beside it that does not answer cannot be hibernated."""
     from vswapfs.hibernate.suspend import Machine
 
-    statuses = [
+    mine = client.ask(name, AskStatus(), Status)
+    statuses = [mine] + [
         client.ask(each, AskStatus(), Status)
         for each in instances.names()
-        if each == name or instances.find(each) is instances.State.RUNNING
+        if each != name and instances.find(each) is instances.State.RUNNING
     ]
-    (mine,) = (status for status in statuses if status.name == name)
 
     def spill(missing_bytes: int) -> None:
         if mine.tiers:

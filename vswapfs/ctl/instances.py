@@ -79,6 +79,15 @@ def dead_instance(name: str) -> InstanceError:
     )
 
 
+def check_living(name: str) -> None:
+    """Raises InstanceError if there is no such instance, or if it is dead."""
+    match find(name):
+        case None:
+            raise no_such_instance(name)
+        case State.DEAD:
+            raise dead_instance(name)
+
+
 def open_lock(name: str) -> BinaryIO | None:
     """The lock file, open for wait_released, which works also when the file is removed meanwhile.
 

@@ -123,8 +123,12 @@ def check(path: str, as_json: bool) -> None:
         report = _Report(path, _shown(superblock), superblock.slot_count, findings=findings)
         for found in walk(medium, superblock, report.findings):
             report.add(found)
+    unseen: dict[str, None] = {}
+    if superblock.cipher:
+        _note(_ENCRYPTED)
+        unseen = {"records": None, "stored_bytes": None}
     if as_json:
-        render.print_json(asdict(report))
+        render.print_json(asdict(report) | unseen)
     else:
         if report.findings:
             render.print_table(
@@ -142,8 +146,7 @@ def check(path: str, as_json: bool) -> None:
             click.echo()
         counts = (report.slots, report.empty, report.segments, report.damaged)
         records = (str(report.records), format_size(report.stored_bytes))
-        if superblock.cipher:
-            _note(_ENCRYPTED)
+        if unseen:
             records = (render.NOTHING, render.NOTHING)
         row = [*map(str, counts), *records, str(len(report.findings))]
         render.print_table(_SUMMARY_HEADINGS, [row])
@@ -259,21 +262,23 @@ def _json_chunks(
     yield f'{{"superblock": {_json(_shown(superblock))},\n"segments": ['
     comma = ""
     for found in segments:
-        yield comma + _json(_segment_value(found, superblock.segment_bytes, with_records))
+        yield comma + _json(_segment_value(found, superblock, with_records))
         comma = ","
     yield f'],\n"findings": {_json(findings)}}}'
 
 
-def _segment_value(found: SegmentFound, segment_bytes: int, with_records: bool) -> dict[str, Any]:
+def _segment_value(
+    found: SegmentFound, superblock: Superblock, with_records: bool
+) -> dict[str, Any]:
     header = found.header
     value = {
         "slot": found.slot,
-        "byte_offset": slot_offset_bytes(found.slot, segment_bytes),
+        "byte_offset": slot_offset_bytes(found.slot, superblock.segment_bytes),
         "state": found.state,
         "sequence": header and header.sequence,
         "fill_bytes": header and header.fill_bytes,
         "tier_uuid": header and header.tier_uuid.hex(),
-        "record_count": len(found.records),
+        "record_count": None if superblock.cipher else len(found.records),
         "findings": found.findings,
     }
     if with_records:

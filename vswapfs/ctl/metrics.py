@@ -18,7 +18,6 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -71,11 +70,15 @@ def families(samples: Samples) -> Iterator[Metric]:
     for name, sample in samples.items():
         up.add_metric((name,), float(sample is not None))
     yield up
-    info = InfoMetricFamily("vswapfs_instance", "what an instance is", labels=("name",))
+    # Not of the type info, for which node_exporter's textfile collector refuses the whole file.
+    info = GaugeMetricFamily(
+        "vswapfs_instance_info",
+        "what an instance is",
+        labels=("name", "version", "device", "same_filled"),
+    )
     for name, sample in present.items():
         status = sample.status
-        labels = {"version": status.version, "device": status.loop_device or ""}
-        info.add_metric((name,), labels | {"same_filled": status.same_filled})
+        info.add_metric((name, status.version, status.loop_device or "", status.same_filled), 1)
     yield info
     for field in stats.FIELDS:
         family = _family(field, ("name",))

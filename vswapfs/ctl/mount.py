@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from vswapfs import __version__
-from vswapfs.ctl import forms, launch
+from vswapfs.ctl import forms, launch, output
 from vswapfs.ctl.options import ReportingRootCommand, area_options
 from vswapfs.format import instance
 from vswapfs.format.message import Config
@@ -51,4 +51,5 @@ def vswapfs(mountpoint: str, name: str, **area: Any) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    vswapfs(prog_name="vswapfs")
+    with output.guarded("vswapfs"):
+        vswapfs(prog_name="vswapfs")

@@ -5,13 +5,15 @@ not root; only --help and --version are.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from vswapfs.ctl import expression, forms
+from vswapfs.ctl import expression, forms, output
 from vswapfs.errors import PermissionRefusedError, UsageError, VswapError
 from vswapfs.format.message import SAME_FILLED, TierConfig
 from vswapfs.format.settings import (
@@ -26,6 +28,8 @@ from vswapfs.format.settings import (
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 _OVERWRITE = "vswapfs.tier_overwrite"
+CONFIG_FILE = "vswapfs.config_file"
+"""In the meta of a context: which file the default map is of."""
 
 name_argument = click.argument("name", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -45,7 +49,14 @@ class RootCommand(click.Command):
             raise PermissionRefusedError(
                 "only root may do this", remedy=f"sudo {' '.join([ctx.command_path, *args])}"
             )
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            name = error.param and error.param.name
+            if not name or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+                raise
+            message = f"{ctx.meta[CONFIG_FILE]}: {error.message}"
+            raise click.BadParameter(message, ctx, error.param) from None
 
 
 class Reporting(click.Command):
@@ -59,6 +70,17 @@ class Reporting(click.Command):
             if error.remedy:
                 click.echo(f"  try: {error.remedy}", err=True)
             sys.exit(error.exit_code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. Exit codes are a shell's after ctrl-C or a closed pipe: 1 says that something
+        was found."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            output.give_up()
+            ctx.exit(128 + signal.SIGPIPE)
 
 
 class RootGroup(click.Group):

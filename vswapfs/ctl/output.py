@@ -24,18 +24,22 @@ def guarded(name: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:  # of a write there is none
             raise
-        _give_up(name, error)
+        _fail(name, error)
     except SystemExit:
         try:
             sys.stdout.flush()
         except OSError as error:
-            _give_up(name, error)
+            _fail(name, error)
         raise
 
 
-def _give_up(name: str, error: OSError) -> None:
+def give_up() -> None:
+    """What is still to be written goes nowhere, or Python complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _fail(name: str, error: OSError) -> None:
     with contextlib.suppress(OSError):
         print(f"{name}: write the output: {error.strerror}", file=sys.stderr, flush=True)
-    # Or Python tries to write it once more at its end, and complains.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    give_up()
     sys.exit(EXIT_CODE)

@@ -15,6 +15,7 @@ from vswapfs.ctl import drawing, grid, instances, render, table
 from vswapfs.ctl.grid import Grid
 from vswapfs.ctl.options import RootCommand, json_option, name_argument
 from vswapfs.ctl.table import STATE_NAMES, Table
+from vswapfs.errors import UsageError
 from vswapfs.units import PAGE_BYTES, format_size
 
 _ROWS_MAX: Final = 16
@@ -68,7 +69,10 @@ def map_command(
         render.print_json({"name": name, **_AS_OBJECT[view](found)})
     for path, form in ((png, "png"), (svg, "svg")):
         if path is not None:
-            drawing.draw(_grids(found, view, by, drawing.CELLS_MAX), name, path, form)
+            grids = _grids(found, view, by, drawing.CELLS_MAX)
+            if not grids:
+                raise UsageError(f"{name} has no tier to draw", remedy="vswapctl tier add")
+            drawing.draw(grids, name, path, form)
     if not (as_json or png or svg):
         columns = 64 if shutil.get_terminal_size().columns >= 64 + _LABEL_WIDTH + 1 else 32
         grids = _grids(found, view, by, columns * _ROWS_MAX)

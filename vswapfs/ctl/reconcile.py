@@ -102,7 +102,7 @@ def account(name: str) -> Account:
     in_flight = pagetables.writes_in_flight(device)
     cached_bytes = pagetables.swap_cached_bytes()
     values = client.ask(name, AskStats(), Stats).values
-    moved_pages = _changes(values) - before
+    moved_pages = max(0, _changes(values) - before)  # a successor counts from 0
     held = bytes(found.states.translate(columns.NONZERO))
     swap_type = pagetables.type_of(device, processes, held)
     named = bytearray(len(held))

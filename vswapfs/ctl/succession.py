@@ -42,5 +42,7 @@ def restart(name: str, show: launch.Show) -> Status:
 
 
 def adopt(name: str, show: launch.Show) -> None:
-    """Give a worker whose supervisor was killed a new one."""
+    """Give a worker whose supervisor was killed a new one. Raises what launch.adopt raises, and
+    InstanceError if there is no such worker."""
+    instances.check_living(name)
     launch.adopt(name, show)

@@ -8,10 +8,12 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -64,8 +66,8 @@ def top(name: str | None, interval_s: float) -> None:
 def record(words: tuple[str, ...], interval_s: float, count: int | None) -> None:
     """Write samples to a new file, for replay.
 
-    Every line has a checksum, so that damage is seen. Ends at ctrl-C or SIGTERM, after --count
-    samples, or with exit code 4 when the daemon ends.
+    Every line has a checksum, so that damage is seen. Ends at ctrl-C, SIGTERM or SIGHUP, after
+    --count samples, or with exit code 4 when the daemon ends.
 
     \b
     Example:
@@ -129,7 +131,7 @@ def _open(source: feed.Feed, interval_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _new_file(path: str) -> Iterator[BinaryIO]:
+def _new_file(path: str) -> Iterator[FileIO]:
     """A file that was not there before, unbuffered, so that what is written is not lost."""
     try:
         file = Path(path).open("xb", buffering=0)  # noqa: SIM115 - the with is below
@@ -143,44 +145,61 @@ def _new_file(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _record(name: str, sample: Sample, file: BinaryIO, interval_s: float, count: int | None) -> int:
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """Set by ctrl-C, SIGTERM, or SIGHUP, which comes when the terminal is closed."""
+    asked = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: int | None) -> int:
     """Returns how many samples were written; an end is, whatever happens."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    number = 0
+    lines = 0
 
     def write(content: recording.Header | Sample | recording.End) -> None:
+        nonlocal lines
+        line, begin = recording.line(lines, content), file.tell()
         try:
-            file.write(recording.line(number, content))
+            while line:  # a full disk takes a part of it, and only then says so
+                line = line[file.write(line) :]
         except OSError as error:
+            file.seek(begin)
+            file.truncate()
             raise HostError(f"write {file.name}", error.strerror or "") from None
+        lines += 1
 
-    write(recording.Header(recording.VERSION, name, interval_s))
     due_s = time.monotonic()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                number += 1
-                write(sample)
-                if number == count:
+    with _asked_to_end() as asked:
+        write(recording.Header(recording.VERSION, name, interval_s))
+        try:
+            due: Sample | None = sample
+            while due is not None:
+                write(due)
+                if lines - 1 == count:
                     break
                 due_s = max(due_s + interval_s, time.monotonic())
-                sample = _next(name, due_s, interval_s)
-        return number
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        number += 1
-        write(recording.End(number - 1))
-        signal.signal(signal.SIGTERM, before)
+                due = _next(name, due_s, interval_s, asked)
+            return lines - 1
+        finally:
+            write(recording.End(lines - 1))
 
 
-def _next(name: str, due_s: float, interval_s: float) -> Sample:
-    """The sample that is due then, or as soon after as the daemon can be asked."""
-    give_up_s = due_s + _PATIENCE_S
-    time.sleep(max(0.0, due_s - time.monotonic()))
-    while True:
+def _next(name: str, due_s: float, interval_s: float, asked: threading.Event) -> Sample | None:
+    """The sample that is due then, or as soon after as the daemon can be asked; None: it ends."""
+    wait_s = max(0.0, due_s - time.monotonic())
+    while not asked.wait(wait_s):
         try:
             return feed.ask_sample(name)
         except client.NotAnsweringError:
-            if time.monotonic() > give_up_s:
+            if time.monotonic() > due_s + _PATIENCE_S:
                 raise
-            time.sleep(min(interval_s, 0.5))
+            wait_s = min(interval_s, 0.5)
+    return None
