@@ -85,7 +85,7 @@ def swap(quick: bool, save: bool, risky: bool) -> None:
 
 @main.command()
 @click.argument("names", metavar="[PROGRAM]...", nargs=-1, type=click.Choice(tuple(PROGRAMS)))
-@quick_option("Half the memory.")
+@quick_option("Less memory.")
 @save_option
 def real(names: tuple[str, ...], quick: bool, save: bool) -> None:
     """Real programs in a memory cgroup, beside zram, zswap, a swap file, and enough RAM.

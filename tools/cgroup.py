@@ -33,12 +33,6 @@ class Hierarchy(NamedTuple):
     is_v2: bool
     root: Path
     limit_file: str
-    usage_file: str
-
-
-class Usage(NamedTuple):
-    resident_bytes: int
-    swapped_bytes: int
 
 
 def find_hierarchy(mounts: str) -> Hierarchy:
@@ -54,7 +48,6 @@ def find_hierarchy(mounts: str) -> Hierarchy:
                 is_v2=False,
                 root=Path(target),
                 limit_file="memory.limit_in_bytes",
-                usage_file="memory.usage_in_bytes",
             )
         if fstype == "cgroup2":
             v2_root = Path(target)
@@ -67,7 +60,7 @@ def find_hierarchy(mounts: str) -> Hierarchy:
         raise MemoryCgroupUnavailableError(
             f"no memory cgroup: {v2_root}/cgroup.controllers has no memory, only {controllers}"
         )
-    return Hierarchy(is_v2=True, root=v2_root, limit_file="memory.max", usage_file="memory.current")
+    return Hierarchy(is_v2=True, root=v2_root, limit_file="memory.max")
 
 
 class MemoryCgroup:
@@ -129,22 +122,6 @@ class MemoryCgroup:
     def set_limit(self, limit_bytes: int) -> None:
         """Another limit, from now on."""
         (self.path / self._hierarchy.limit_file).write_text(str(limit_bytes))
-
-    def usage(self) -> Usage:
-        resident_bytes = self._read_int(self._hierarchy.usage_file)
-        if self._hierarchy.is_v2:
-            return Usage(resident_bytes, self._read_int("memory.swap.current"))
-        return Usage(resident_bytes, self._v1_swapped_bytes())
-
-    def _v1_swapped_bytes(self) -> int:
-        for line in (self.path / "memory.stat").read_text().splitlines():
-            name, value = line.split()
-            if name == "swap":
-                return int(value)
-        return 0  # a kernel without swap accounting
-
-    def _read_int(self, name: str) -> int:
-        return int((self.path / name).read_text())
 
     def _pids(self) -> list[int]:
         return [int(line) for line in self.procs_path.read_text().split()]

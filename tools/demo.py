@@ -378,7 +378,9 @@ def main() -> int:
     except MemoryCgroupError as error:
         failures.append(str(error))
     seconds = time.monotonic() - began_s
-    screen.console.print()
+    screen.say("")
+    if screen.failure:
+        failures.append(f"it could not be shown: {screen.failure.strerror}")
     if failures:
         screen.say(f"The demo failed after {seconds:.0f} s:", "bold red")
         for failure in failures:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -52,15 +52,23 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
+        self.failure: OSError | None = None
+        """Why nothing can be printed. It is no reason to leave anything set up."""
         self._progress: Figures = {}
         self._latest_stats: Callable[[], Figures | None] = lambda: None
 
+    def _print(self, *what: RenderableType, **how: Any) -> None:
+        try:
+            self.console.print(*what, **how)
+        except OSError as error:
+            self.failure = error
+
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style, markup=False, soft_wrap=not self.console.is_terminal)
+        self._print(text, style=style, markup=False, soft_wrap=not self.console.is_terminal)
 
     def head(self, text: str) -> None:
-        self.console.print()
-        self.console.print(text, style="bold cyan", markup=False)
+        self._print()
+        self._print(text, style="bold cyan", markup=False)
 
     def command(self, words: str, said: str) -> None:
         self.say(f"$ vswapctl {words}", "bold")
@@ -69,7 +77,7 @@ class Screen:
 
     def table(self, title: str, table: Table) -> None:
         self.head(title)
-        self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
+        self._print(Padding(table, (0, 0, 0, 2), expand=False))
 
     @contextlib.contextmanager
     def live(self, latest_stats: Callable[[], Figures | None]) -> Iterator[None]:

@@ -32,7 +32,6 @@ _UNFREEZE: Final = _number(_IO, 2)
 _ATOMIC_RESTORE: Final = _number(_IO, 4)
 _FREE: Final = _number(_IO, 5)
 _SET_SWAP_AREA: Final = _number(_IOW, 13, 12)
-_GET_IMAGE_SIZE: Final = _number(_IOR, 14, 8)
 _CREATE_IMAGE: Final = _number(_IOW, 17, 4)
 _PREF_IMAGE_SIZE: Final = _number(_IO, 18)
 _AVAIL_SWAP_SIZE: Final = _number(_IOR, 19, 8)
@@ -132,9 +131,6 @@ class Snapshot:
         self._in_suspend.value = 0
         self._do("create the image", _CREATE_IMAGE, ctypes.addressof(self._in_suspend))
         return bool(self._in_suspend.value)
-
-    def image_bytes(self) -> int:
-        return self._get("read the size of the image", _GET_IMAGE_SIZE)
 
     def read_into(self, pages: Sequence[memoryview]) -> int:
         """Fill pages, at most 1024 and each of 4096 bytes, with what comes next; bytes read, less
