@@ -102,8 +102,8 @@ async def test_a_handler_of_the_namespace_never_raises_anything_but_fuseerror() 
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"type":"stats","x":' + b"[" * 5000 + b"]" * 5000 + b"}",
-        b'{"type":"stats","x":' + b'{"a":' * 5000 + b"}\n",
+        b'{"type":"stats","x":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        b'{"type":"stats","x":' + b'{"a":' * 50_000 + b"}\n",
         b'{"type":"tier-remove","path":"\xff"}',
         b'{"type":"\xff"}',
         b"\0",
