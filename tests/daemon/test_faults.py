@@ -133,7 +133,7 @@ def test_killed_before_the_mount() -> None:
     daemon, _ = start("killed_at_step", "tkill", activate=True, FAULT_STEP="mount")
     assert daemon.wait(10) == -signal.SIGKILL
     try:
-        (status,) = json.loads(ctl_ok("status", "tkill", "--json"))
+        (status,) = json.loads(ctl("status", "tkill", "--json").stdout)
         assert status["state"] == "dead"
         # The next `on` cleans up by itself.
         assert ctl_ok("on", "tkill", "--size", "64M").startswith("/dev/loop")

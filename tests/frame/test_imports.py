@@ -15,11 +15,11 @@ MODULE_MAX_LINES = 450
 MAY_IMPORT = {
     "format": set(),
     "core": {"format"},
-    "fuse": {"core", "format"},
-    "host": {"core", "format"},
-    "backing": {"format"},
-    "hibernate": {"backing", "format", "host"},
-    "ctl": {"format", "core.descriptor", "core.stats", "hibernate"},
+    "fuse": {"core", "format", "procfs"},
+    "host": {"core", "format", "procfs"},
+    "backing": {"format", "procfs"},
+    "hibernate": {"backing", "format", "host", "procfs"},
+    "ctl": {"format", "core.descriptor", "core.stats", "hibernate", "procfs"},
     "daemon": {"backing", "core", "format", "fuse", "host"},
 }
 COMMON = {"errors", "units", ""}

@@ -1,5 +1,7 @@
 """The note that instances of the machine share: whole, or what it was before."""
 
+import fcntl
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,5 +53,19 @@ def test_what_was_0_before_is_left_to_whoever_made_it_so(setting: Path) -> None:
     setting.write_text("0")
     boost.hold_off("one")
     setting.write_text("15000")  # it has gone
+    boost.let_go("one")
+    assert setting.read_text() == "15000"
+
+
+def test_a_lock_that_somebody_keeps_holds_nothing_up(
+    setting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boost, "_LOCK_WAIT_S", 0.05)
+    boost.hold_off("one")
+    kept = os.open(setting.parent, os.O_RDONLY)
+    fcntl.flock(kept, fcntl.LOCK_SH)
+    boost.let_go("one")
+    assert setting.read_text() == "0"
+    os.close(kept)
     boost.let_go("one")
     assert setting.read_text() == "15000"

@@ -211,7 +211,7 @@ def test_a_file_system_that_is_mounted_already(made: Made, tmp_path: Path) -> No
         "23 22 0:5 / /proc rw - proc proc rw\n"
         "24 22 8:2 / /home rw - xfs /dev/sda2 rw,attr2\n"
     )
-    mounted = resume.mounted_for_writing(str(tmp_path / "mountinfo"))
+    mounted = resume.mounted_for_writing(tmp_path / "mountinfo")
     assert mounted == ["/dev/sda2"]
     assert "/dev/sda2 is mounted for writing" in refusal(made, mounted=mounted)
 

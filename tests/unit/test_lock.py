@@ -1,6 +1,7 @@
 """Taking a name: what stands in the way is told at once."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,8 @@ def test_a_file_in_place_of_the_directory_holds_nothing(run_directory: Path) -> 
     (run_directory / "one").touch()
     assert lock.holder("one") is None
     assert not remains.find("one").is_there
+
+
+def test_nobody_else_looks_into_the_directory(run_directory: Path) -> None:
+    os.close(lock.acquire("a"))
+    assert run_directory.stat().st_mode & 0o777 == 0o700

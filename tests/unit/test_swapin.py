@@ -21,11 +21,11 @@ Swap:                  8 kB
 
 def test_only_anonymous_memory_of_which_something_is_swapped() -> None:
     """The advice would read files; memory that is shared is found by swapoff in another way."""
-    assert list(_swapped_ranges(SMAPS)) == [
+    assert list(_swapped_ranges(SMAPS.split("\n"))) == [
         (0x55D0C0000000, 0x55D0C0100000),
         (0x7F0004000000, 0x7F0006000000),
     ]
 
 
 def test_nothing_is_nothing() -> None:
-    assert list(_swapped_ranges("")) == []
+    assert list(_swapped_ranges([])) == []

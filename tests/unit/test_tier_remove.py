@@ -55,10 +55,14 @@ async def test_a_write_that_was_on_its_way_is_fetched_too(
     segments = SimpleNamespace(tier_live_bytes=[0, 0], free_count=9)
     store: Any = SimpleNamespace(segments=segments, geometry=SimpleNamespace(segment_bytes=1 << 20))
     lane: Any = LaneAtOnce()
-    monkeypatch.setattr(tier_commands, "erase", lambda _backing: None)
+    erased: list[Any] = []
+    monkeypatch.setattr(tier_commands, "erase", erased.append)
 
     async def send(_answer: Answer) -> None:
-        pass
+        if not tiering.tiers:
+            raise BrokenPipeError  # whoever asked is gone
 
-    await TierCommands(store, lane, tiering, "test").remove("/t", send)
+    with pytest.raises(BrokenPipeError):
+        await TierCommands(store, lane, tiering, "test").remove("/t", send)
     assert tiering.tiers == {}
+    assert erased == [tiering.tier.backing]

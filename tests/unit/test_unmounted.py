@@ -88,3 +88,17 @@ async def test_a_successor_counts_between_requests(autojump_clock: trio.testing.
 
 async def served(*, task_status: trio.TaskStatus[None]) -> None:
     task_status.started()
+
+
+async def test_a_completion_that_raises_does_not_keep_the_rest_from_being_told() -> None:
+    defects: list[str] = []
+    told: list[BaseException | None] = []
+    inbox = Inbox(defects.append)
+
+    def fail(_result: Any, _error: BaseException | None) -> None:
+        raise ValueError
+
+    for completion in (fail, lambda _result, error: told.append(error)):
+        inbox.submit(lambda: None, completion)
+    inbox.close()
+    assert (defects, len(told)) == (["a completion"], 1)

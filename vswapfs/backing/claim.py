@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vswapfs import procfs
 from vswapfs.errors import HostError, TierFormatError, UsageError
 from vswapfs.format import instance, swaps
 from vswapfs.format.tier import (
@@ -246,12 +247,12 @@ def _signature(path: str) -> str | None:
 def used_as_swap_or_loop(path: str) -> str | None:
     """By whom, told by name only."""
     real = os.path.realpath(path)
-    areas = swaps.parse(Path("/proc/swaps").read_text())
+    areas = swaps.parse(procfs.lines(Path("/proc/swaps")))
     if real in {device.replace("\\040", " ") for device in areas}:
         return "swap (see /proc/swaps)"
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            if backing.read_text().rstrip("\n") == real:
+            if procfs.lines(backing) == [real]:
                 return f"/dev/{backing.parts[3]} lies on it"
         except OSError:
             continue  # detached meanwhile

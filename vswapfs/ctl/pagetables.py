@@ -15,6 +15,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vswapfs import procfs
 from vswapfs.ctl import client, columns
 from vswapfs.errors import HostError, InstanceError
 from vswapfs.format import swaps
@@ -58,7 +59,7 @@ class Process(NamedTuple):
 
 def active_areas() -> dict[str, SwapArea]:
     """All swap areas by device, in the order of their types."""
-    return swaps.parse((_PROC / "swaps").read_text())
+    return swaps.parse(procfs.lines(_PROC / "swaps"))
 
 
 def device_of(name: str) -> str:
@@ -109,7 +110,7 @@ def scan() -> list[Process]:
 
 def _swaps(process: Path) -> bool:
     try:
-        text = (process / "status").read_text()
+        text = procfs.text(process / "status")
     except (OSError, ValueError):
         return False
     _, _, rest = text.partition("VmSwap:")
@@ -127,7 +128,7 @@ def _read(process: Path) -> Process:
         os.close(pagemap)
     return Process(
         pid=int(process.name),
-        command=(process / "comm").read_text().rstrip("\n"),
+        command=procfs.text(process / "comm").removesuffix("\n"),
         cgroup=_cgroup(process),
         types=entries.tobytes()[::_ENTRY_BYTES].translate(_TYPES),
         places=columns.field(entries, _TYPE_BITS, _SLOT_MASK),
@@ -137,7 +138,7 @@ def _read(process: Path) -> Process:
 def _swapped_mappings(process: Path) -> Iterator[tuple[int, int]]:
     """Addresses [start, end) of the mappings of which pages are swapped out."""
     start = end = ""
-    for found_start, found_end, swapped_kib in _MAPPING.findall((process / "smaps").read_text()):
+    for found_start, found_end, swapped_kib in _MAPPING.findall(procfs.text(process / "smaps")):
         if swapped_kib:
             yield int(start, 16), int(end, 16)
         else:
@@ -159,7 +160,7 @@ def _parts(pagemap: int, start: int, end: int) -> Iterator[bytes]:
 def _cgroup(process: Path) -> str:
     """Version 1 has a line for each controller, version 2 the one without."""
     unified = "/"
-    for line in (process / "cgroup").read_text().splitlines():
+    for line in procfs.lines(process / "cgroup"):
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
             return path

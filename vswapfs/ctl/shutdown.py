@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
 from vswapfs.ctl import client, instances, launch
 from vswapfs.errors import InstanceError, VswapError
 from vswapfs.format import instance, swaps
@@ -93,16 +94,16 @@ class _Swapoff:
 
     def _read_used_bytes(self) -> int:
         devices = {f"/dev/{loop}" for loop in self._loops()}
-        areas = swaps.parse(_SWAPS.read_text()).values()
+        areas = swaps.parse(procfs.lines(_SWAPS)).values()
         return sum(area.used_bytes for area in areas if area.device in devices)
 
     def _loops(self) -> list[str]:
         found = []
         for path in _LOOP_DEVICES.glob("loop*/loop/backing_file"):
             try:
-                backing_file = path.read_text().strip()
+                backing_file = procfs.lines(path)
             except OSError:  # detached since it was listed
                 continue
-            if backing_file == self._backing_file:
+            if backing_file == [self._backing_file]:
                 found.append(path.parts[-3])
         return found

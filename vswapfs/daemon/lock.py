@@ -92,7 +92,9 @@ def acquire(name: str) -> int:
     deadline_s = time.monotonic() + 0.3
     while True:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Who cannot open it cannot lock it either (host/boost.py).
+            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             # A predecessor may just have removed its directory.

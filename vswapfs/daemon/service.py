@@ -242,7 +242,7 @@ class Service:
         """On the lane. By a defect: a successor goes on with what is there, and at once, because a
         thread of ours may be waiting for a page that only a lane can give it."""
         session = self._session
-        if self._lane.has_failed and session[Field.UP] and not session[Field.ENDING]:
+        if self._lane.has_failed and not session[Field.ENDING]:
             os.kill(os.getpid(), signal.SIGKILL)
         token.run_sync_soon(self._lane_ended.set)
 
@@ -337,6 +337,7 @@ class Service:
         swap.make(device, config.name)
         boost.hold_off(config.name)
         step(f"swapon {device}")
+        self._session[Field.UP] = 1  # from here on there may be pages
         swap.on(device, config.priority)
         return device
 
@@ -380,7 +381,7 @@ class Service:
                 _log.info("%s: taking %s down", signal.Signals(number).name, self._config.name)
                 try:
                     await self._take_down(_log.info)
-                except HostError as error:
+                except Exception as error:
                     _log.error("not taken down, serving on: %s", error)
 
     async def _serve_names(self) -> None:

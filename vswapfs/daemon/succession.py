@@ -88,7 +88,7 @@ class Succession:
     async def turn_has_come(self) -> bool:
         """For a standby. False: the supervisor has ended, and nobody will say."""
         if not select.select([self._handed.go], [], [], 0)[0]:  # else it is cold: no standby
-            self._session[Field.STANDBY_READY] = 1
+            self._session[Field.STANDBY_READY] = os.getpid()
             self.ring()
         has_come = False
         async with trio.open_nursery() as nursery:

@@ -91,7 +91,11 @@ class Supervisor:
         self._name = name
         self._handed = handed
         self._session = handed.open_session(WORDS_BYTES)
+        self._worker: _Process
+        self._adopted = None if worker is None else _Process(worker, pidfd)
         self._standby: _Process | None = None
+        self._before: _Process | None = None
+        """The standby that is ready while a fresh one is started to take over in its place."""
         self._leaving: dict[int, _Process] = {}
         """Killed standbys that have not ended yet, by pidfd."""
         self._standby_at_ns = 0
@@ -99,15 +103,13 @@ class Supervisor:
         self._rescue: Rescue | None = None
         self._rescue_refused = False
         self._has_let_go = False
+        self._asked_ns = 0
+        """When we were asked, by a signal, to have the instance taken down."""
+        self._ask_again = False
+        """The worker that was asked is gone, or this one does not hear yet."""
         self._poll = select.poll()
         self._poll.register(handed.bell, select.POLLIN)
-        self._worker = (
-            self._start("worker") if worker is None else self._watch(_Process(worker, pidfd))
-        )
-        if worker is not None:
-            self._want_standby(0)
         self._session[Field.SUPERVISOR_PID] = os.getpid()
-        self._session[Field.WORKER_PID] = self._worker.pid
 
     # -- processes ---------------------------------------------------------------------------
 
@@ -118,10 +120,16 @@ class Supervisor:
         try:
             # A group of its own: ctrl-C is for us, who pass it on.
             pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         except OSError:
             os.close(go)
             raise
-        return self._watch(_Process(pid, os.pidfd_open(pid), go))
+        return self._watch(_Process(pid, pidfd, go))
 
     def _watch(self, process: _Process) -> _Process:
         self._poll.register(process.pidfd, select.POLLIN)
@@ -139,27 +147,53 @@ class Supervisor:
             self._log(f"no standby could be started: {error}")
             return False
         self._standby = started
-        self._session[Field.STANDBY_READY] = 0
         self._session[Field.STANDBY_PID] = started.pid
         return True
 
-    def _end(self, standby: _Process | None) -> None:
+    def _is_ready(self) -> bool:
+        return self._standby is not None and self._session[Field.STANDBY_READY] == self._standby.pid
+
+    def _leave(self, standby: _Process | None) -> None:
+        """Kill it, and do not wait: what it waits for itself may depend on us."""
         if standby is not None:
+            standby.kill()
+            self._leaving[standby.pidfd] = standby
+
+    def _give_way(self) -> None:
+        """The standby is not ready: the one before it that is, if any, is the standby again."""
+        self._leave(self._standby)
+        self._standby, self._before = self._before, None
+        ready_pid = self._standby.pid if self._standby is not None else 0
+        self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = ready_pid
+
+    def _leave_all(self) -> None:
+        """All but the worker; for the end."""
+        self._leave(self._standby)
+        self._leave(self._before)
+        self._standby = self._before = None
+
+    def _await_leaving(self) -> None:
+        """Nothing that they may wait for depends on us any more."""
+        while self._leaving:
+            _pidfd, standby = self._leaving.popitem()
             self._poll.unregister(standby.pidfd)
             standby.end()
-
-    def _leave(self, standby: _Process) -> None:
-        """Kill it, and do not wait: what it waits for itself may depend on us."""
-        standby.kill()
-        self._leaving[standby.pidfd] = standby
 
     # -- the loop ----------------------------------------------------------------------------
 
     def run(self) -> int:
         """Until the instance is no more; returns its exit code."""
+        session = self._session
+        try:
+            self._worker = self._watch(self._adopted) if self._adopted else self._start("worker")
+        except OSError as error:
+            return self._never_up(f"no worker could be started: {error}", HostError.exit_code)
+        session[Field.WORKER_PID] = self._worker.pid
+        if self._adopted:
+            self._want_standby(0)
         self._watch_the_device()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda _number, _frame: self._worker.kill(signal.SIGTERM))
+            signal.signal(number, lambda _number, _frame: self._ask_to_end())
         while True:
             ready = self._poll.poll(self._patience_ms())
             for fd, _events in ready:
@@ -169,6 +203,10 @@ class Supervisor:
                         return end()
                 elif self._standby is not None and fd == self._standby.pidfd:
                     self._standby_ended()
+                elif self._before is not None and fd == self._before.pidfd:
+                    if self._before.ended() is not None:
+                        self._forget(self._before)
+                        self._before = None
                 elif fd in self._leaving:
                     if self._leaving[fd].ended() is not None:
                         self._forget(self._leaving.pop(fd))
@@ -179,9 +217,9 @@ class Supervisor:
             if self._rescue is not None:
                 self._rescue.look(
                     time.monotonic(),
-                    has_tiers=self._session[Field.TIERS] > 0,
-                    served=self._session[Field.SERVED_PAGES],
-                    refused=self._session[Field.REFUSED_STORES],
+                    has_tiers=session[Field.TIERS] > 0,
+                    served=session[Field.SERVED_PAGES],
+                    refused=session[Field.REFUSED_STORES],
                 )
             if self._standby_at_ns and time.monotonic_ns() >= self._standby_at_ns:
                 self._standby_at_ns = 0
@@ -198,28 +236,52 @@ class Supervisor:
         if self._session[Field.SURVIVES] and self._standby is None:
             self._standby_at_ns = time.monotonic_ns() + delay_ms * 1_000_000
 
+    def _hears(self) -> bool:
+        """Whether the worker may be told anything: one that takes over does not listen at once."""
+        return self._session[Field.SERVING_NS] >= self._session[Field.GO_NS]
+
+    def _ask_to_end(self) -> None:
+        self._asked_ns = time.monotonic_ns()
+        if self._hears():
+            self._worker.kill(signal.SIGTERM)
+        else:
+            self._ask_again = True
+
     def _rung(self) -> None:
-        """A worker is up, or has taken over, or asks for a restart."""
+        """A worker is up, or has taken over, or asks for a restart; or a standby is ready."""
         session = self._session
+        if self._is_ready():
+            self._leave(self._before)
+            self._before = None
         if session[Field.RESTART]:
             if session[Field.TAKING_DOWN]:
                 self._refuse_restart(Refusal.TAKING_DOWN)
-            elif session[Field.RESTART] == 2 and session[Field.STANDBY_READY]:
+            elif session[Field.RESTART] == 2 and self._is_ready():
                 # The standby that was started for it is ready: its turn.
                 session[Field.ENDED_NS] = time.monotonic_ns()
                 self._worker.kill()
             elif session[Field.RESTART] == 1:
-                # A fresh one, of the version that is installed now.
-                before = self._standby
-                if self._start_standby():
-                    session[Field.RESTART] = 2
-                    self._end(before)
-                else:
-                    self._refuse_restart(Refusal.NO_PROCESS)
+                self._start_fresh()
         elif session[Field.UP]:
             self._let_go_of_the_pipe()
             self._watch_the_device()
             self._want_standby(STANDBY_DELAY_MS)
+            if self._ask_again and self._hears():
+                self._ask_again = False
+                self._worker.kill(signal.SIGTERM)
+
+    def _start_fresh(self) -> None:
+        """A standby of the version that is installed now. The one that is ready stays until this
+        one is, too: should it not come to that, nothing has changed."""
+        if not self._is_ready():
+            self._give_way()
+        ready = self._standby
+        if self._start_standby():
+            self._before = ready
+            self._session[Field.RESTART] = 2
+        else:
+            self._refuse_restart(Refusal.NO_PROCESS)
+            self._want_standby(STANDBY_RETRY_MS)
 
     def _watch_the_device(self) -> None:
         if (
@@ -253,7 +315,7 @@ class Supervisor:
             return
         self._forget(self._standby)
         self._standby = None
-        self._session[Field.STANDBY_PID] = self._session[Field.STANDBY_READY] = 0
+        self._give_way()
         if self._session[Field.RESTART]:
             self._refuse_restart(Refusal.ENDED + abs(status))
         self._want_standby(STANDBY_DELAY_MS if status < 0 else STANDBY_RETRY_MS)
@@ -264,23 +326,26 @@ class Supervisor:
         if session[Field.ENDING]:
             return lambda: self._finish(status)
         if not session[Field.UP]:
-            return lambda: self._never_up(status)
+            why = f"the worker of {self._name} ended with {status} before the instance was up"
+            return lambda: self._never_up(why, status)
         if not session[Field.SURVIVES]:
             return lambda: self._lost(f"the worker ended ({status}), and nobody can succeed it")
         lived_ns = now_ns - session[Field.GO_NS]
         answered = session[Field.FIRST_REPLY_NS] > session[Field.GO_NS]
-        self._deaths = 0 if answered or lived_ns > STEADY_NS else self._deaths + 1
+        replaced = session[Field.RESTART] == 2  # by us, for a fresh one that is ready
+        self._deaths = 0 if answered or replaced or lived_ns > STEADY_NS else self._deaths + 1
         if self._deaths >= DEATHS_MAX:
             return lambda: self._lost(
                 f"{self._deaths} workers in a row ended without an answer, the last with {status}"
             )
         if session[Field.ENDED_NS] < session[Field.SERVING_NS]:  # else we killed it, and know when
             session[Field.ENDED_NS] = now_ns
-        if self._standby is not None and not session[Field.STANDBY_READY]:
+        if self._standby is not None and not self._is_ready():
             # Memory of its may have been swapped out while it started: to the device that nobody
-            # serves now. A fresh one has none there, and takes no longer in all.
-            self._leave(self._standby)
-            self._standby = None
+            # serves now. One that is ready has none there; nor has one that is started now, which
+            # takes no longer in all.
+            self._give_way()
+        self._let_go_of_the_pipe()  # or whoever waits for a word would wait for the successor's
         tries = 0
         while self._standby is None and not self._start_standby():
             tries += 1
@@ -294,6 +359,10 @@ class Supervisor:
         # The rest has time.
         self._forget(self._worker)
         self._worker, self._standby = self._standby, None
+        self._leave(self._before)
+        self._before = None
+        if self._asked_ns and (session[Field.TAKING_DOWN] or now_ns - self._asked_ns < STEADY_NS):
+            self._ask_again = True  # the one that was asked did not come to the end of it
         session[Field.WORKER_PID] = self._worker.pid
         session[Field.STANDBY_PID] = session[Field.STANDBY_READY] = session[Field.RESTART] = 0
         self._standby_at_ns = 0
@@ -305,24 +374,24 @@ class Supervisor:
         """The worker took the instance down, or could not bring it up: nothing must be left."""
         from vswapfs.daemon import lock, takedown
 
-        self._end(self._standby)
+        self._leave_all()
         try:
             takedown.take_down_remains(self._name, lambda _text: None, force=True)
         except HostError as error:
             self._log(f"not all was cleared up: {error}")
+        self._await_leaving()
         lock.let_go(self._name, self._handed.lock)
         return status
 
-    def _never_up(self, status: int) -> int:
+    def _never_up(self, why: str, status: int) -> int:
         from vswapfs.daemon.report import Reporter
         from vswapfs.format.message import Failure
 
-        message = f"the worker of {self._name} ended with {status} before the instance was up"
-        self._log(message)
+        self._log(why)
         reporter = Reporter(to_pipe=not self._session[Field.FOREGROUND])
         self._finish(status)
         with contextlib.suppress(VswapError):
-            reporter.end(Failure(message, "see the kernel's log", HostError.exit_code))
+            reporter.end(Failure(why, "see the kernel's log", HostError.exit_code))
         return HostError.exit_code
 
     def _lost(self, why: str) -> int:
@@ -331,9 +400,10 @@ class Supervisor:
         from vswapfs.host import state
 
         self._log(f"giving up: {why}")
-        self._end(self._standby)
+        self._leave_all()
         if found := mount.find(self._name):
             mount.abort(found[1])
+        self._await_leaving()
         state.remove(self._name)  # nobody can use it again, and its memory cannot be swapped out
         return 1
 

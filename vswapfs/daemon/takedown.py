@@ -79,9 +79,7 @@ def take_down_remains(name: str, report: Report, *, force: bool) -> None:
             f"processes that need these pages get SIGBUS",
             remedy=f"end those processes, then: vswapctl off {name} --force",
         )
-    if there.connection is not None:  # else it ended with the last process that had it open
-        report(f"abort FUSE connection {there.connection}")
-        mount.abort(there.connection)
+    _abort(there, report)
     take_down(name, report, lazily=force)
     state.remove(name)
 
@@ -122,11 +120,21 @@ def _end_processes(name: str, supervisor: int, report: Report) -> None:
         found = [pid for pid in lock.processes(name) if pid in pidfds]
         for pid in sorted(found, key=lambda process: process != supervisor):
             report(f"end process {pid}")
-            _kill(pid, pidfds[pid])
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfds[pid], signal.SIGKILL)
+        # Before they are waited for: they may wait for a page of this very device, and whoever
+        # else does is free even if one of them hangs on, in I/O to a tier.
+        _abort(remains.find(name), report)
+        for pid in found:
+            if not select.select([pidfds[pid]], [], [], _KILL_WAIT_S)[0]:
+                raise HostError(
+                    f"end process {pid}",
+                    "it does not end; those who waited for its pages have got errors",
+                    remedy="see dmesg; try again",
+                )
 
 
-def _kill(pid: int, pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    if not select.select([pidfd], [], [], _KILL_WAIT_S)[0]:
-        raise HostError(f"end process {pid}", "it does not end", remedy="see dmesg; try again")
+def _abort(there: remains.Remains, report: Report) -> None:
+    if there.connection is not None:  # else it ended with the last process that had it open
+        report(f"abort FUSE connection {there.connection}")
+        mount.abort(there.connection)

@@ -114,8 +114,8 @@ class TierCommands:
                 if tier.number in self._tiering.tiers:
                     await ask(self._lane, lambda: self._tiering.leave(tier, leaving=False))
             raise
+        await trio.to_thread.run_sync(erase, tier.backing)  # first: the client may have gone
         await report.at(total, total, end=True)
-        await trio.to_thread.run_sync(erase, tier.backing)
 
     async def check_paths(self) -> None:
         """Raises HostError if a successor could not open a tier again that works now."""

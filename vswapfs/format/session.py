@@ -61,6 +61,7 @@ class Field(IntEnum):
     WORKER_PID = 9
     STANDBY_PID = 10
     STANDBY_READY = 11
+    """The process of the standby that got ready last."""
     TAKEOVERS = 12
     GO_NS = 13
     """When the supervisor let the worker of now go."""

@@ -4,6 +4,8 @@ Owns what its lines mean. Never reads it: who does, reads its own /proc.
 """
 
 import re
+from collections.abc import Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 
 _LOOP: Final = re.compile(r"/(loop\d+)")
@@ -18,10 +20,10 @@ class SwapArea(NamedTuple):
     priority: int
 
 
-def parse(text: str) -> dict[str, SwapArea]:
-    """All active areas, by device."""
+def parse(lines: Iterable[str]) -> dict[str, SwapArea]:
+    """All active areas, by device. The first line is that of the headings."""
     areas = {}
-    for line in text.splitlines()[1:]:
+    for line in islice(lines, 1, None):
         device, _kind, size_kib, used_kib, priority = line.rsplit(maxsplit=4)
         if match := _LOOP.fullmatch(device):
             device = f"/dev/{match[1]}"

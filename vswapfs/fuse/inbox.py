@@ -43,10 +43,7 @@ class Inbox:
                 result, failure = work(), None
             except Exception as error:
                 result, failure = None, error
-            try:
-                completion(result, failure)
-            except Exception:
-                self._defect("a completion")
+            self._complete(completion, result, failure)
 
     def close(self) -> None:
         """The lane has ended: from now on completions get an UnmountedError."""
@@ -60,4 +57,10 @@ class Inbox:
             except IndexError:
                 return
             error = UnmountedError("the file system is unmounted", remedy="start it again")
-            completion(None, error)
+            self._complete(completion, None, error)
+
+    def _complete(self, completion: Completion, result: Any, error: BaseException | None) -> None:
+        try:
+            completion(result, error)
+        except Exception:
+            self._defect("a completion")

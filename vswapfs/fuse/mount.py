@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
 from vswapfs.errors import HostError
 from vswapfs.fuse.wire import MAX_REQUEST_BYTES
 
@@ -20,18 +21,19 @@ _MS_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
 _SO_SNDBUFFORCE: Final = 32  # not in the socket module
 _PAIR_BUFFER_BYTES: Final = 1 << 20
 
+_MOUNTINFO: Final = Path("/proc/self/mountinfo")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_mountpoint(path: str) -> bool:
     """Whether something is mounted there. Does not touch the mount, which may be dead."""
-    return any(line.split()[4] == _escaped(path) for line in _mountinfo())
+    return any(fields[4] == _escaped(path) for fields in _mountinfo())
 
 
 def find(name: str) -> tuple[str, int] | None:
     """Where the instance is mounted and the number of its FUSE connection, also if it is dead."""
-    for line in _mountinfo():
-        fields = line.split()
+    for fields in _mountinfo():
         kind, source = fields[fields.index("-") + 1 :][:2]
         if (kind, source) == (FILE_SYSTEM_TYPE, _source(name)):
             path = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
@@ -112,8 +114,8 @@ def _source(name: str) -> str:
     return f"vswapfs-{name}"
 
 
-def _mountinfo() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
+def _mountinfo() -> list[list[str]]:
+    return [line.split(" ") for line in procfs.lines(_MOUNTINFO)]
 
 
 def _escaped(path: str) -> str:

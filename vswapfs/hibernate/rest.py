@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
 from vswapfs.errors import HostError
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -65,7 +66,7 @@ def _to_freeze(spared: set[int]) -> list[Path]:
     keep: set[Path] = set()
     for pid in spared:
         with contextlib.suppress(OSError):  # it has ended
-            line = Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1]
+            line = procfs.lines(Path(f"/proc/{pid}/cgroup"))[-1]
             cgroup = CGROUPS / line.split(":", 2)[2].lstrip("/")
             keep.update((cgroup, *cgroup.parents))
     return [cgroup for cgroup in _below(CGROUPS, keep) if not _is_frozen_already(cgroup)]

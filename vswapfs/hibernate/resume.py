@@ -8,7 +8,10 @@ it. Runs in an initramfs: before any file system is mounted.
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
+from vswapfs import procfs
 from vswapfs.backing.api import Backing
 from vswapfs.errors import ImageFormatError
 from vswapfs.format.image import State, Step
@@ -18,6 +21,7 @@ from vswapfs.hibernate.snapshot import Snapshot, page_views
 from vswapfs.units import format_size
 
 Show = Callable[[str], None]
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
 
 
 def kernel_name() -> str:
@@ -38,14 +42,13 @@ def resume(path: str, show: Show) -> None:
             snapshot.restore()
 
 
-def mounted_for_writing(mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+def mounted_for_writing(mountinfo: Path = MOUNTINFO) -> list[str]:
     """Devices with a file system that may have been written since the snapshot."""
     found = []
-    with open(mountinfo) as lines:  # noqa: PTH123
-        for line in lines:
-            _kind, device, options = line.rstrip("\n").partition(" - ")[2].split(" ", 2)
-            if device.startswith("/dev/") and "rw" in options.split(","):
-                found.append(device)
+    for line in procfs.lines(mountinfo):
+        _kind, device, options = line.partition(" - ")[2].split(" ", 2)
+        if device.startswith("/dev/") and "rw" in options.split(","):
+            found.append(device)
     return found
 
 

@@ -9,6 +9,7 @@ changes and goes after it is put back, so an instance that died is made up for b
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from vswapfs.format import instance
 
 SETTING: Final = "/proc/sys/vm/watermark_boost_factor"
 _NOTE: Final = ".watermark_boost_factor"
+_LOCK_WAIT_S: Final = 2.0
 
 
 def hold_off(name: str) -> None:
@@ -61,9 +63,19 @@ def _read() -> str:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[Path]:
+    """Raises BlockingIOError if somebody keeps the lock, a process of ours that is stopped for
+    example: no start or end waits for that."""
     directory = os.open(instance.RUN_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        deadline_s = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.01)
         yield Path(instance.RUN_DIRECTORY, _NOTE)
     finally:
         os.close(directory)

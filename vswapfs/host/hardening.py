@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vswapfs import procfs
+
 _MCL_CURRENT_FUTURE: Final = 1 | 2
 _MCL_CURRENT_FUTURE_ONFAULT: Final = _MCL_CURRENT_FUTURE | 4
 _MADV_POPULATE_READ: Final = 22
@@ -58,7 +60,7 @@ def _bring_back() -> None:
     """What was swapped out while the process started: it would be asked of the device that we
     serve, and maybe when nobody else does."""
     start = stop = 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in procfs.lines(Path("/proc/self/smaps")):
         word, *rest = line.split()
         if word == "Swap:" and rest[0] != "0":
             size = ctypes.c_size_t(stop - start)

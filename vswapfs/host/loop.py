@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
 from vswapfs.errors import HostError
 from vswapfs.host.command import run
 
@@ -53,7 +54,7 @@ def attached_to(file: str) -> list[str]:
     devices = []
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            if backing.read_text().rstrip("\n") == file:
+            if procfs.lines(backing) == [file]:
                 devices.append(f"/dev/{backing.parts[3]}")
         except OSError:
             continue  # detached meanwhile

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
 from vswapfs.format import swaps
 from vswapfs.host import swapin
 from vswapfs.host.command import run
@@ -20,7 +21,7 @@ ON_TIMEOUT_S: Final = 600.0
 
 def active_areas() -> dict[str, swaps.SwapArea]:
     """All active swap areas by device."""
-    return swaps.parse(Path("/proc/swaps").read_text())
+    return swaps.parse(procfs.lines(Path("/proc/swaps")))
 
 
 def make(device: str, label: str) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from vswapfs import procfs
+
 _PROCESS_MADVISE: Final = 440  # the same number on all architectures
 _MADV_WILLNEED: Final = 3
 _CHUNK_BYTES: Final = 4 << 20
@@ -41,14 +43,14 @@ def ask_for_all(stopped: threading.Event) -> None:
 
 
 def _swapped_kib(directory: Path) -> int:
-    found = re.search(r"^VmSwap:\s*(\d+)", (directory / "status").read_text(), re.MULTILINE)
+    found = re.search(r"^VmSwap:\s*(\d+)", procfs.text(directory / "status"), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def _ask_for(pid: int, directory: Path, stopped: threading.Event) -> None:
     pidfd = os.pidfd_open(pid)
     try:
-        for start, stop in _swapped_ranges((directory / "smaps").read_text()):
+        for start, stop in _swapped_ranges(procfs.lines(directory / "smaps")):
             for at in range(start, stop, _CHUNK_BYTES):
                 if stopped.is_set():
                     return
@@ -62,10 +64,10 @@ def _ask_for(pid: int, directory: Path, stopped: threading.Event) -> None:
         os.close(pidfd)
 
 
-def _swapped_ranges(smaps: str) -> Iterator[tuple[int, int]]:
+def _swapped_ranges(smaps: list[str]) -> Iterator[tuple[int, int]]:
     """Anonymous mappings of which something is swapped."""
     mapping: tuple[int, int] | None = None
-    for line in smaps.splitlines():
+    for line in smaps:
         if line.startswith("Swap:"):
             if mapping and line.split()[1] != "0":
                 yield mapping
