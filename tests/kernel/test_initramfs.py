@@ -56,9 +56,32 @@ def test_what_the_hook_takes_is_enough(tree: Path) -> None:
     assert not [path for name in unwanted for path in tree.rglob(name)]
 
 
-def test_the_script_never_stops_the_boot(tmp_path: Path) -> None:
-    (tmp_path / "conf").write_text("IMAGE=/dev/none\nPYTHON=/bin/false\nPYTHONPATH=\n")
-    script = (SCRIPTS / "local-premount").read_text().replace("/conf/vswapfs", f"{tmp_path}/conf")
-    script = script.replace("sleep 1", "true")
-    assert run("sh", "-c", script).returncode == 0
+@pytest.mark.parametrize(
+    ("code", "words", "stops"),
+    [(0, "", False), (7, "", False), (3, "", True), (1, "", True), (3, "quiet noresume", False)],
+)
+def test_the_boot_stops_only_where_an_image_may_be_left(
+    tmp_path: Path, code: int, words: str, stops: bool
+) -> None:
+    """It would be resumed later, over file systems that have changed since."""
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho $*\nexit {code}\n")
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "conf").write_text(f"IMAGE=/dev/none\nPYTHON={tmp_path}/python\nPYTHONPATH=\n")
+    (tmp_path / "cmdline").write_text(words)
+    (tmp_path / "functions").write_text('panic() { echo "stopped: $1"; exit 0; }\n')
+    script = (SCRIPTS / "local-premount").read_text().replace("sleep 1", "true")
+    for there, here in (
+        ("/conf/vswapfs", "conf"),
+        ("/proc/cmdline", "cmdline"),
+        ("/scripts/functions", "functions"),
+    ):
+        script = script.replace(there, str(tmp_path / here))
+    done = run("sh", "-c", script)
+    option = " noresume" if words else ""
+    assert done.stdout.startswith(f"-S -P -m vswapfs.hibernate /dev/none{option}\n")
+    assert ("stopped: vswapfs: whether /dev/none has" in done.stdout) == stops
+    assert done.returncode == 0
+
+
+def test_the_script_needs_nothing_before_it() -> None:
     assert run("sh", "-c", (SCRIPTS / "local-premount").read_text(), "x", "prereqs").stdout == ""

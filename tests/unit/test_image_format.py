@@ -105,8 +105,15 @@ def test_an_image_is_resumed_once(made: Made, monkeypatch: pytest.MonkeyPatch) -
     found = ImageReader(made.backing).header
     assert found.state is State.USED
     assert found.times_us[Step.VERIFY] > 0
-    assert "used already" in refusal(made)
-    assert ImageReader(made.backing).header.state is State.DAMAGED
+    for _ in range(2):
+        assert "used already" in refusal(made)
+        assert ImageReader(made.backing).header.state is State.USED
+
+
+def test_an_area_that_was_set_aside_stays_empty(made: Made) -> None:
+    set_aside(made.backing, UUID, 1)
+    assert not mark_refused(made.backing, 2)
+    assert ImageReader(made.backing).header.state is State.EMPTY
 
 
 def places(made: Made) -> dict[str, tuple[int, str]]:

@@ -1,12 +1,16 @@
 """Which cgroups are put to rest; they are woken also when the process that did it dies."""
 
 import os
+import shutil
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from machine import wait_until
 
+from vswapfs import procfs
 from vswapfs.hibernate import rest
 
 
@@ -19,12 +23,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (directory / "cgroup.freeze").write_text("1" if directory.name == "frozen" else "0")
         (directory / "cgroup.events").write_text("populated 1\nfrozen 1\n")
     monkeypatch.setattr(rest, "CGROUPS", tmp_path)
-    real = Path.read_text
-
-    def read_text(path: Path) -> str:
-        return "0::/user/mine\n" if str(path).startswith("/proc/") else real(path)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(procfs, "lines", lambda _path: ["0::/user/mine"])
     return tmp_path
 
 
@@ -56,6 +55,38 @@ def test_woken_when_the_process_is_killed(tree: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     wait_until("they are woken", lambda: frozen(tree) == ["frozen"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_woken_when_all_of_the_group_get_a_signal(tree: Path, number: signal.Signals) -> None:
+    """Ctrl-C, or a terminal that is closed."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(KeyboardInterrupt), rest.at_rest(set()):
+            (tree / "rests").touch()
+            time.sleep(60)
+        os._exit(0)
+    wait_until("all rest", (tree / "rests").exists)
+    os.killpg(pid, number)
+    os.waitpid(pid, 0)
+    wait_until("they are woken", lambda: frozen(tree) == ["frozen"])
+
+
+def test_a_cgroup_that_goes_meanwhile_is_no_error(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rest._to_freeze
+
+    def freeze_then_lose(spared: set[int]) -> list[Path]:
+        found = real(spared)
+        shutil.rmtree(tree / "user/other")
+        return found
+
+    monkeypatch.setattr(rest, "_to_freeze", freeze_then_lose)
+    with rest.at_rest(set()):
+        assert frozen(tree) == ["frozen", "system"]
 
 
 def test_no_cgroup_v2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

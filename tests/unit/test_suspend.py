@@ -5,6 +5,7 @@ The kernel is a fake; what it does is in tests/vm/test_hibernate.py.
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -235,7 +236,10 @@ def test_too_full_says_how_much_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
     assert spilled == [200 << 20]
 
 
-def test_a_tier_that_was_written_is_refused(tmp_path: Path) -> None:
+def test_a_tier_that_was_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "APPEAR_TIMEOUT_S", 0.3)
     path = tmp_path / "tier"
     superblock = Superblock(b"u" * 16, "vswap0", SEGMENT_MIN_BYTES, 3, 1, 1)
     data = bytearray(4 * SEGMENT_MIN_BYTES)
@@ -255,8 +259,24 @@ def test_a_tier_that_was_written_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(4 * SEGMENT_MIN_BYTES))
     with pytest.raises(ImageFormatError, match="not a tier"):
         tiers.compare(found)
-    with pytest.raises(HostError, match="it is a file"):
+    with pytest.raises(HostError, match="it is no block device"):
         tiers.refuse_files([str(path)])
+    path.unlink()
+    with pytest.raises(HostError, match="it is no block device"):
+        tiers.refuse_files([str(path)])  # a tier may have gone, and its instance goes on
+
+
+def test_a_tier_whose_disk_is_slow_to_appear_is_waited_for(tmp_path: Path) -> None:
+    path, later = tmp_path / "tier", tmp_path / "later"
+    data = bytearray(4 * SEGMENT_MIN_BYTES)
+    data[:4096] = Superblock(b"u" * 16, "vswap0", SEGMENT_MIN_BYTES, 3, 1, 1).pack()
+    path.write_bytes(data)
+    found = tiers.look_at([str(path)])
+    path.rename(later)
+    appears = threading.Timer(0.3, later.rename, [path])
+    appears.start()
+    tiers.compare(found)
+    appears.join()
 
 
 @pytest.mark.parametrize(("slots", "size_mib"), [((1 << 42) - 1, 4), (4, 4), (3, 0)])

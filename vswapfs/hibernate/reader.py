@@ -126,8 +126,8 @@ class ImageReader:
 
 
 def mark_refused(backing: Backing, now_unix_s: int) -> bool:
-    """Keep what lies there from ever being tried again; False if it is no image of ours, which is
-    left alone. Raises HostError."""
+    """Keep what lies there from ever being tried again; False if there is nothing to keep: no image
+    of ours, or one that is not ready. That is left alone. Raises HostError."""
     block = memoryview(mmap.mmap(-1, HEADER_BYTES))
     try:
         backing.read_into(0, block)
@@ -136,7 +136,10 @@ def mark_refused(backing: Backing, now_unix_s: int) -> bool:
     if not is_image(block):
         return False
     try:
-        header = replace(Header.unpack(block), state=State.DAMAGED)
+        header = Header.unpack(block)
+        if header.state is not State.READY:
+            return False
+        header = replace(header, state=State.DAMAGED)
     except ImageFormatError:
         header = Header(State.DAMAGED, bytes(16), now_unix_s, backing.size_bytes)
     write_header(backing, header)

@@ -8,7 +8,9 @@ so.
 """
 
 import contextlib
+import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from vswapfs.errors import HostError
 CGROUPS: Final = Path("/sys/fs/cgroup")
 _REST_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.01
+_GONE: Final = (errno.ENOENT, errno.ENODEV)
 
 
 @contextlib.contextmanager
@@ -41,16 +44,22 @@ def at_rest(spared: set[int]) -> Iterator[list[Path]]:
 def _guardian(cgroups: list[Path]) -> Iterator[None]:
     """A process that thaws them when this one says so, or has ended: it would be for good."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(writing)
-            os.read(reading, 1)
-            for cgroup in cgroups:
-                with contextlib.suppress(OSError):  # it may be gone
-                    (cgroup / "cgroup.freeze").write_bytes(b"0")
-        finally:
-            os._exit(0)
+    # What ends this process, ctrl-C or a terminal that is closed, comes to all of its group.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.close(writing)
+                os.read(reading, 1)
+                for cgroup in cgroups:
+                    with contextlib.suppress(OSError):  # it may be gone
+                        (cgroup / "cgroup.freeze").write_bytes(b"0")
+            finally:
+                os._exit(0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(reading)
     try:
         yield
@@ -81,12 +90,12 @@ def _below(parent: Path, keep: set[Path]) -> Iterator[Path]:
 
 
 def _is_frozen_already(cgroup: Path) -> bool:
-    return (cgroup / "cgroup.freeze").read_text().strip() == "1"
+    return _read(cgroup / "cgroup.freeze", gone="1").strip() == "1"
 
 
 def _await_frozen(cgroup: Path) -> None:
     deadline_s = time.monotonic() + _REST_TIMEOUT_S
-    while "frozen 1" not in (cgroup / "cgroup.events").read_text():
+    while "frozen 1" not in _read(cgroup / "cgroup.events", gone="frozen 1"):
         if time.monotonic() > deadline_s:
             raise HostError(
                 f"put {cgroup} to rest",
@@ -98,8 +107,19 @@ def _await_frozen(cgroup: Path) -> None:
         time.sleep(_POLL_S)
 
 
+def _read(path: Path, *, gone: str) -> str:
+    """``gone``: what is as good as there, if the cgroup has been removed meanwhile."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise HostError(f"read {path}", error.strerror or str(error)) from None
+        return gone
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text)
     except OSError as error:
-        raise HostError(f"write {text} to {path}", error.strerror or str(error)) from None
+        if error.errno not in _GONE:
+            raise HostError(f"write {text} to {path}", error.strerror or str(error)) from None

@@ -13,7 +13,7 @@ from typing import Final
 
 from vswapfs import procfs
 from vswapfs.backing.api import Backing
-from vswapfs.errors import ImageFormatError
+from vswapfs.errors import HostError, ImageFormatError
 from vswapfs.format.image import State, Step
 from vswapfs.hibernate import area, tiers
 from vswapfs.hibernate.reader import ImageReader, NoImageError, mark_refused
@@ -31,15 +31,19 @@ def kernel_name() -> str:
 
 
 def resume(path: str, show: Show) -> None:
-    """Returns never; raises NoImageError when there is nothing to do, and VswapError."""
+    """Returns never; raises NoImageError when there is nothing to do, ImageFormatError when there
+    is no image any more, and HostError when there may be one."""
     with area.opened(path) as backing:
         reader = verified(backing, kernel_name(), mounted_for_writing(), show)
         show("restore")
-        with Snapshot.opened(to_restore=True) as snapshot:
-            for chunk in reader.chunks():
-                snapshot.write(page_views(memoryview(chunk)))
-            snapshot.freeze()
-            snapshot.restore()
+        try:
+            with Snapshot.opened(to_restore=True) as snapshot:
+                for chunk in reader.chunks():
+                    snapshot.write(page_views(memoryview(chunk)))
+                snapshot.freeze()
+                snapshot.restore()
+        except HostError as error:
+            raise ImageFormatError(f"{error.message}; the image is used up") from None
 
 
 def mounted_for_writing(mountinfo: Path = MOUNTINFO) -> list[str]:

@@ -65,12 +65,16 @@ def _reclaim(needed: int) -> None:
 
 
 def _current_bytes(cgroup: Path) -> int:
-    return int((cgroup / "memory.current").read_text())
+    try:
+        return int((cgroup / "memory.current").read_text())
+    except OSError:
+        return 0  # it has been removed
 
 
 def _reclaim_of(path: Path, wanted_bytes: int) -> None:
     try:
         path.write_text(str(wanted_bytes))
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: less than was asked for
+        # EAGAIN: less than was asked for; ENOENT, ENODEV: the cgroup has been removed.
+        if error.errno not in (errno.EAGAIN, errno.EINTR, errno.ENOENT, errno.ENODEV):
             raise HostError(f"reclaim by {path}", error.strerror or str(error)) from None

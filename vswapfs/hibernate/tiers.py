@@ -8,8 +8,10 @@ would look for its pages where they are no longer.
 import contextlib
 import mmap
 import os
-import stat
+import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
 
 from xxhash import xxh3_128
 
@@ -24,15 +26,24 @@ from vswapfs.format.tier import (
     slot_offset_bytes,
 )
 
+APPEAR_TIMEOUT_S: Final = 30.0
+"""As long as an initramfs waits for the root file system's."""
+
 
 def look_at(paths: Iterable[str]) -> list[TierFound]:
-    """The tiers as they are; nothing may write to them meanwhile. Raises HostError."""
-    return [_look_at(path) for path in paths]
+    """The tiers as they are, and on their media; nothing may write to them meanwhile. Raises
+    HostError."""
+    # A daemon flushes no segment: a power cut ends it, too. Here its descriptors outlive one.
+    return [_look_at(path, flush=True) for path in paths]
 
 
 def compare(expected: Iterable[TierFound]) -> None:
-    """Raises ImageFormatError for the first tier that is not what it was."""
+    """Raises ImageFormatError for the first tier that is not what it was. One whose disk is slow
+    to appear is waited for."""
+    deadline_s = time.monotonic() + APPEAR_TIMEOUT_S
     for tier in expected:
+        while not Path(tier.path).exists() and time.monotonic() < deadline_s:
+            time.sleep(0.1)
         try:
             found = _look_at(tier.path)
         except HostError as error:
@@ -48,18 +59,20 @@ def compare(expected: Iterable[TierFound]) -> None:
 def refuse_files(paths: Iterable[str]) -> None:
     """Raises HostError for a tier that could not be compared before file systems are mounted."""
     for path in paths:
-        if not stat.S_ISBLK(os.stat(path).st_mode):  # noqa: PTH116
+        if not Path(path).is_block_device():
             raise HostError(
                 f"tier {path}",
-                "it is a file: whether it was written after the snapshot cannot be seen before "
-                "its file system is mounted",
+                "it is no block device: whether a file was written after the snapshot cannot be "
+                "seen before its file system is mounted",
                 remedy=f"vswapctl tier remove {path}; tiers on block devices can stay",
             )
 
 
-def _look_at(path: str) -> TierFound:
+def _look_at(path: str, *, flush: bool = False) -> TierFound:
     try:
         with _opened(path) as (fd, block):
+            if flush:
+                os.fdatasync(fd)
             return _fingerprint(path, fd, block)
     except OSError as error:
         raise HostError(f"read tier {path}", error.strerror or str(error)) from None
