@@ -55,9 +55,10 @@ def recording(logs: dict[str, list[Operation]]) -> type[FileBacking]:
             super().write(offset, buffer)
             self._log.append(Operation(WRITE, offset, len(buffer), bytes(buffer)))
 
-        def trim(self, offset: int, length: int) -> None:
-            super().trim(offset, length)
+        def trim(self, offset: int, length: int) -> bool:
+            done = super().trim(offset, length)
             self._log.append(Operation(TRIM, offset, length))
+            return done
 
         def flush(self) -> None:
             super().flush()

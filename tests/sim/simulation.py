@@ -249,12 +249,13 @@ class Disk:
             self._simulation.miswritten({self._sequences.get(slot, 0) for slot in hit})
         self._raise()
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         used = self._simulation.used_slots(self)
         if offset:
             assert not used.intersection(self._slots(offset, length)), "a used slot is trimmed"
         self._doing("trim", lambda: self.faulty.trim(offset, length))
         self._raise()
+        return True
 
     def flush(self) -> None:
         self._doing("flush", self.faulty.flush)
@@ -264,7 +265,7 @@ class Disk:
         self.closed = True
         self.faulty.close()
 
-    def _doing(self, operation: str, do: Callable[[], None]) -> Fault | None:
+    def _doing(self, operation: str, do: Callable[[], object]) -> Fault | None:
         """Do it; the fault that it showed. An error is kept for ``_raise``."""
         assert not self.closed, f"{operation} after the tier was taken away and its medium closed"
         injected = len(self.faulty.injected)

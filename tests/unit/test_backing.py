@@ -428,7 +428,7 @@ def test_a_short_transfer_is_finished_or_an_error(
 
 
 def test_a_medium_that_cannot_be_trimmed_is_asked_once(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backing = open_file(path)
     backing.write(0, blocks("a"))
@@ -439,11 +439,28 @@ def test_a_medium_that_cannot_be_trimmed_is_asked_once(
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(file_module, "_fallocate", refuse)
-    backing.trim(0, 4096)
-    backing.trim(0, 4096)
+    assert not backing.trim(0, 4096)
+    assert not backing.trim(0, 4096)
     assert calls == [0]
+    (said,) = caplog.messages
+    assert said == f"{path}: trim: Operation not supported: it is not asked again"
     assert letters(backing, 0, 1) == "a"
     backing.close()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_that_cannot_be_made_ours_is_left_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if there:
+        path.touch()
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(HostError, match="readable by root only"):
+        open_file(path)
+    assert path.exists() == there
 
 
 # -- devices ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ errors, and nothing else.
 """
 
 import errno
+from typing import NoReturn
 
 
 class AbsentBacking:
@@ -22,7 +23,7 @@ class AbsentBacking:
     def direct_fd(self) -> int:
         return -1
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         raise OSError(errno.ENODEV, self.reason)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -31,7 +32,7 @@ class AbsentBacking:
     def write(self, offset: int, buffer: memoryview) -> None:
         self._fail()
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         self._fail()
 
     def flush(self) -> None:

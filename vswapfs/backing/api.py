@@ -31,10 +31,10 @@ class Backing(Protocol):
     def write(self, offset: int, buffer: memoryview) -> None:
         """Write the whole buffer there."""
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         """The bytes are not needed any more: they read as anything, often zero, until written.
 
-        Where the medium cannot be told, nothing happens.
+        False: the medium cannot be told, and nothing has happened.
         """
 
     def flush(self) -> None:

@@ -69,10 +69,9 @@ class FaultyBacking:
         if fault is not Fault.LOST:
             self._inner.write(offset, buffer)
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         _number, fault = self._begin(Fault.LOST)
-        if fault is not Fault.LOST:
-            self._inner.trim(offset, length)
+        return fault is Fault.LOST or self._inner.trim(offset, length)
 
     def flush(self) -> None:
         _number, fault = self._begin(Fault.LOST)

@@ -66,6 +66,8 @@ class FileBacking:
                 backing._use_direct_io(path)
                 _keep_from_others(path, taken.fd)
         except BaseException:
+            if taken.created:
+                Path(path).unlink(missing_ok=True)
             os.close(taken.fd)
             raise
         return backing
@@ -106,10 +108,10 @@ class FileBacking:
             count = os.pwritev(self._fd, [buffer[done:]], offset + done)
             done += _whole_blocks(count, "write", offset + done)
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         check_range(self._size_bytes, offset, length)
         if not self._can_trim or not length:
-            return
+            return self._can_trim
         try:
             if self._is_device:
                 # A bytearray, to be changed: only then does ioctl let other threads run meanwhile.
@@ -121,6 +123,9 @@ class FileBacking:
             if error.errno not in _NOT_SUPPORTED:
                 raise
             self._can_trim = False
+            path = os.readlink(f"/proc/self/fd/{self._fd}")  # noqa: PTH115
+            _log.warning("%s: trim: %s: it is not asked again", path, error.strerror)
+        return self._can_trim
 
     def flush(self) -> None:
         os.fdatasync(self._fd)
@@ -196,7 +201,7 @@ def _whole_blocks(count: int, verb: str, offset: int) -> int:
 
 
 def _preallocate(path: str, taken: Claim, size_bytes: int) -> None:
-    """Give the file blocks for its whole size, all zero. On failure it is as it was."""
+    """Give the file blocks for its whole size, all zero. On failure it has its size of before."""
     before_bytes = os.fstat(taken.fd).st_size
     try:
         # Asked first: a failing fallocate fills the file system before it gives up.
@@ -212,10 +217,7 @@ def _preallocate(path: str, taken: Claim, size_bytes: int) -> None:
             _fallocate(taken.fd, 0, 0, size_bytes)
     except OSError as error:
         free = os.fstatvfs(taken.fd)
-        if taken.created:
-            Path(path).unlink()
-        else:
-            os.ftruncate(taken.fd, before_bytes)
+        os.ftruncate(taken.fd, before_bytes)
         step = f"preallocate {path}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HostError(

@@ -44,10 +44,11 @@ class MemoryBacking:
             for at in range(0, len(buffer), BLOCK_BYTES):
                 self._replace(offset + at, bytes(buffer[at : at + BLOCK_BYTES]))
 
-    def trim(self, offset: int, length: int) -> None:
+    def trim(self, offset: int, length: int) -> bool:
         with self._checked(offset, length):
             for at in range(offset, offset + length, BLOCK_BYTES):
                 self._replace(at, _ZEROS)
+        return True
 
     def flush(self) -> None:
         with self._checked(0, 0):

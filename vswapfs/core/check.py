@@ -11,7 +11,7 @@ every record header, so it takes about 1 us a stored page.
     walk         the records of a segment lie end to end from behind its header to its fill
     cluster      pages in it = descriptors of it that are not empty
     reserve      whole, or a segment can be cleaned into what is left of the survivor segment
-    pool         resident bytes within the limit
+    pool         resident bytes within its slots
     lists        of segments sealed in RAM, and of those on tiers that are worth cleaning
 """
 

@@ -124,11 +124,10 @@ class RamSlots(Slots):
 
     def has_memory(self, leave: int) -> bool:
         """Whether a slot can be written to without a wait for memory, and ``leave`` more then."""
-        if len(self._warm) > leave:
-            return True
-        if not self._cold or not self.warm_up(self._cold[-1]):
-            return False
-        self._warm.append(self._cold.pop())
+        while len(self._warm) <= leave:
+            if not self._cold or not self.warm_up(self._cold[-1]):
+                return False
+            self._warm.append(self._cold.pop())
         return True
 
     def begin_warming(self) -> int | None:

@@ -140,6 +140,7 @@ class Service:
         self._config = config = decode_config(session.config)  # settings may have changed since
         set_level(config.log_level)
         session[Field.TAKING_DOWN] = 0  # whoever was at it is dead
+        session.count_tiers()
         entries = session.tiers()
         self._store = store = Store.attach(
             state.geometry,

@@ -408,8 +408,8 @@ class Tiering:
             done = 0
             for first, count in _neighbours(plan.slots):
                 offset = slot_offset_bytes(first, self._segment_bytes)
-                tier.backing.trim(offset, count * self._segment_bytes)
-                done += count * self._segment_bytes
+                if tier.backing.trim(offset, count * self._segment_bytes):
+                    done += count * self._segment_bytes
             return done
 
         def ended(trimmed_bytes: int | None, error: BaseException | None) -> None:

@@ -195,14 +195,15 @@ class Session:
         entry[32:_PATH_AT] = tier.uuid
         entry[_PATH_AT : _PATH_AT + len(path)] = path
         words[0] = PRESENT
-        self._count_tiers()
+        self.count_tiers()
 
     def drop_tier(self, number: int) -> None:
         """After the last segment has left it. Its number, and those of its slots, stay taken."""
         self._tier(number)[:8].cast("Q")[0] = REMOVED
-        self._count_tiers()
+        self.count_tiers()
 
-    def _count_tiers(self) -> None:
+    def count_tiers(self) -> None:
+        """For whoever looks only at the words. A predecessor may have been killed before it."""
         self[Field.TIERS] = sum(tier.is_present for tier in self.tiers())
 
     def tiers(self) -> list[TierEntry]:

@@ -69,7 +69,11 @@ class DecodedAhead:
             return None
         word, sequence, data = found
         store = self._store
-        if store.words[page] != word or store.segments.sequence(word >> SEGMENT_SHIFT) != sequence:
+        if (
+            not store.cluster_pages[page >> CLUSTER_SHIFT]  # nor is there memory for its descriptor
+            or store.words[page] != word
+            or store.segments.sequence(word >> SEGMENT_SHIFT) != sequence
+        ):
             return None
         store.loaded_total += 1
         return data
