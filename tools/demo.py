@@ -370,7 +370,7 @@ def main() -> int:
         with MemoryCgroup(parse_size_bytes(LIMIT)) as group:
             try:
                 demo.run(group)
-            except (DemoError, Ended) as error:
+            except (DemoError, Ended, OSError) as error:
                 failures.append(str(error))
             finally:
                 ignore_signals()
