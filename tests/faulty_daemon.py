@@ -78,6 +78,17 @@ def wedged() -> None:
     Lane._serve = faulty  # type: ignore[method-assign]
 
 
+def killed_in_swapon() -> None:
+    """The worker that brings the instance up dies while swap is on, and before it can say so."""
+    swapon = swap.on
+
+    def faulty_swapon(device: str, priority: int | None) -> None:
+        swapon(device, priority)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    swap.on = faulty_swapon
+
+
 def cannot_undo() -> None:
     """swapon reports a failure after it worked; detaching fails while $FAULT_FILE exists."""
     swapon, detach = swap.on, loop.detach

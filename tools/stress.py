@@ -97,7 +97,7 @@ class Killer:
         session, outcome = self.session, self._outcome
         worker, standby = session[Field.WORKER_PID], session[Field.STANDBY_PID]
         also = bool(standby) and self._rng.random() < self._standby_share
-        is_hot = bool(session[Field.STANDBY_READY]) and not also
+        is_hot = bool(standby) and session[Field.STANDBY_READY] == standby and not also
         killed_ns = time.monotonic_ns()
         os.kill(worker, signal.SIGKILL)
         if also:

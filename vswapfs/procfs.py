@@ -16,4 +16,10 @@ def text(path: Path) -> str:
 
 def lines(path: Path) -> list[str]:
     """Without their ends. To be split at single spaces, where there are names in them."""
-    return text(path).removesuffix("\n").split("\n")
+    found = text(path)
+    return found.removesuffix("\n").split("\n") if found else []
+
+
+def printable(name: str) -> str:
+    """A name as it can be shown, whatever bytes are in it."""
+    return os.fsencode(name).decode(errors="replace")

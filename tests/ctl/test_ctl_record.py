@@ -4,19 +4,20 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import msgspec
 import pytest
 from ctl.conftest import Vswapctl
 from ctl.fake_daemon import FakeDaemon
+from machine import wait_until
 from xxhash import xxh3_64_intdigest
 
 from vswapfs.ctl import client, feed
@@ -76,12 +77,13 @@ def test_a_recording_ends_well_when_the_daemon_does(
     assert len(vswapctl("replay", path, "--json").stdout.splitlines()) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_recording(
-    run_directory: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    path = tmp_path / "a.rec"
+@contextmanager
+def recording_to(path: Path, run_directory: Path, *, ignored: int = 0) -> Iterator[Popen[bytes]]:
+    """In a process of its own, which has begun."""
     script = f"""
+import signal
+if {ignored}:
+    signal.signal({ignored}, signal.SIG_IGN)
 from vswapfs.format import instance
 instance.RUN_DIRECTORY = {str(run_directory)!r}
 from vswapfs.ctl.cli import main
@@ -89,15 +91,36 @@ main()
 """
     with FakeDaemon("vswap0"):
         command = [sys.executable, "-c", script, "record", str(path), "--interval", "0.1"]
-        with subprocess.Popen(command) as process:
-            deadline = time.monotonic() + 20
-            while not path.exists() or path.read_bytes().count(b"\n") < 3:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            process.send_signal(number)
-            assert process.wait(20) == 0
+        with Popen(command) as process:
+            wait_until("it has begun", lambda: lines_of(path) >= 3)
+            yield process
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_recording(
+    run_directory: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "a.rec"
+    with recording_to(path, run_directory) as process:
+        process.send_signal(number)
+        assert process.wait(20) == 0
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(list(recording.read_samples(lines[1:], "x"))) == len(lines) - 2
+
+
+def test_a_signal_that_is_ignored_does_not(run_directory: Path, tmp_path: Path) -> None:
+    """As by nohup."""
+    path = tmp_path / "a.rec"
+    with recording_to(path, run_directory, ignored=signal.SIGHUP) as process:
+        process.send_signal(signal.SIGHUP)
+        before = lines_of(path)
+        wait_until("it goes on", lambda: lines_of(path) > before + 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 class FullForAWhile(FileIO):

@@ -162,6 +162,28 @@ def test_worker_killed_half_way_through_on(step: str) -> None:
         assert_nothing_left("tkill")
 
 
+@pytest.mark.parametrize("survives", [True, False])
+def test_worker_killed_in_swapon(survives: bool) -> None:
+    """There may be pages: it is succeeded, unless nobody can. Whoever waits is told, or left."""
+    forced = "" if survives else "memfd"
+    daemon, reports = start("killed_in_swapon", "tkill", activate=True, VSWAPFS_FORCE=forced)
+    try:
+        if survives:
+            assert reports[-1]["type"] == "step"
+            wait_until("a successor", lambda: ctl("status", "tkill").returncode == 0)
+            up = Instance("tkill")
+            assert up.device in swap.active_areas()
+            assert up.status()["takeovers"] == 1
+            ctl_ok("off", "tkill")
+            assert daemon.wait(20) == 0
+        else:
+            assert daemon.wait(20) == 3
+            assert reports[-1]["type"] == "failure"
+    finally:
+        ctl("off", "tkill", "--force")
+        assert_nothing_left("tkill")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_while_swap_is_active_swaps_off_first(number: signal.Signals) -> None:
     require_swap()

@@ -1,5 +1,6 @@
 """Hibernation images without a kernel: what is wrong with one is refused, and said where."""
 
+import errno
 import io
 import mmap
 import random
@@ -108,6 +109,22 @@ def test_an_image_is_resumed_once(made: Made, monkeypatch: pytest.MonkeyPatch) -
     for _ in range(2):
         assert "used already" in refusal(made)
         assert ImageReader(made.backing).header.state is State.USED
+
+
+def test_an_image_that_cannot_be_marked_is_not_said_to_be(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may answer again at the next boot, and the image is ready."""
+
+    def fail(_offset: int, _buffer: memoryview) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(made.backing, "read_into", fail)
+        for _ in range(2):
+            with pytest.raises(HostError, match="image's header: Input/output error"):
+                resume.verified(made.backing, KERNEL, [], lambda _text: None)
+    assert ImageReader(made.backing).header.state is State.READY
 
 
 def test_an_area_that_was_set_aside_stays_empty(made: Made) -> None:

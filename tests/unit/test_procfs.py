@@ -32,3 +32,14 @@ def test_swap_areas_are_found_among_odd_ones(tmp_path: Path) -> None:
     areas = swaps.parse(procfs.lines(path))
     assert areas["/dev/loop3"].used_bytes == 512 << 10
     assert len(areas) == 2
+
+
+def test_an_empty_file_has_no_line(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").touch()
+    assert procfs.lines(tmp_path / "cgroup") == []
+
+
+def test_what_is_shown_can_be_printed(tmp_path: Path) -> None:
+    (tmp_path / "comm").write_bytes(b"a\xff\xc3\xa4\n")
+    name = procfs.printable(procfs.text(tmp_path / "comm"))
+    assert name.encode() == "a\ufffd\xe4\n".encode()

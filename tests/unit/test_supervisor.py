@@ -183,3 +183,32 @@ def test_a_signal_that_died_with_the_worker_is_given_to_its_successor(up: Superv
     up._rung()
     assert select.select([up._worker.pidfd], [], [], 10)[0]
     assert up._worker.ended() == -signal.SIGTERM
+
+
+def test_a_standby_that_is_ready_after_all_takes_the_place_of_the_one_before(
+    up: Supervisor,
+) -> None:
+    first = up._standby
+    ask_for_restart(up)
+    session(up)[Field.RESTART] = 0  # the worker did not wait any longer
+    assert up._standby is not None
+    session(up)[Field.STANDBY_READY] = up._standby.pid
+    up._start_fresh()  # asked for again, before we have heard of that
+    assert first in up._leaving.values()
+
+
+def test_where_nobody_can_succeed_a_worker_that_dies_before_it_said_ready_is_the_end(
+    up: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+
+    def never_up(_why: str, status: int) -> int:
+        ended.append(status)
+        return 3
+
+    monkeypatch.setattr(up, "_never_up", never_up)
+    session(up)[Field.SURVIVES] = 0
+    up._has_let_go = False
+    end = up._worker_ended(-9)
+    assert end is not None
+    assert (end(), ended) == (3, [-9])

@@ -8,7 +8,6 @@ each scrape asks the daemons.
 import ipaddress
 import re
 import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -34,6 +33,7 @@ Samples = Mapping[str, Sample | None]
 """By instance; None: it does not answer."""
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:]+)):(?P<port>\d{1,5})")
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _RULE: Final = "an address to listen on is ADDRESS:PORT in figures"
 _REMEDY: Final = "write for example 127.0.0.1:9187 or [::1]:9187"
 
@@ -171,9 +171,8 @@ def _registry(name: str | None) -> CollectorRegistry:
 
 def serve(address: Address, name: str | None) -> None:
     """Answer scrapes until SIGINT or SIGTERM. Raises HostError if it cannot listen."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    # Before there is a thread that could get one of them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         server, thread = start_http_server(address.port, address.host, _registry(name))
     except OSError as error:
@@ -181,7 +180,7 @@ def serve(address: Address, name: str | None) -> None:
             f"listen on {address}", error.strerror or str(error), remedy="choose another port"
         ) from None
     click.echo(f"http://{address}/metrics", err=True)
-    ended.wait()
+    signal.sigwait(_ENDING)
     server.shutdown()
     thread.join()
     server.server_close()

@@ -128,8 +128,8 @@ def _read(process: Path) -> Process:
         os.close(pagemap)
     return Process(
         pid=int(process.name),
-        command=procfs.text(process / "comm").removesuffix("\n"),
-        cgroup=_cgroup(process),
+        command=procfs.printable(procfs.text(process / "comm").removesuffix("\n")),
+        cgroup=procfs.printable(_cgroup(process)),
         types=entries.tobytes()[::_ENTRY_BYTES].translate(_TYPES),
         places=columns.field(entries, _TYPE_BITS, _SLOT_MASK),
     )

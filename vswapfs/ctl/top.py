@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from io import FileIO
@@ -146,18 +145,21 @@ def _new_file(path: str) -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
-def _asked_to_end() -> Iterator[threading.Event]:
-    """Set by ctrl-C, SIGTERM, or SIGHUP, which comes when the terminal is closed."""
-    asked = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: asked.set())
+def _kept_signals() -> Iterator[set[signal.Signals]]:
+    """Ctrl-C, SIGTERM, and SIGHUP, which comes when the terminal is closed: they wait until
+    somebody looks (sigtimedwait). Those that are ignored, as by nohup, still are."""
+    numbers = {
+        number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        yield asked
+        yield numbers
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        while signal.sigtimedwait(numbers, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: int | None) -> int:
@@ -177,7 +179,7 @@ def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: i
         lines += 1
 
     due_s = time.monotonic()
-    with _asked_to_end() as asked:
+    with _kept_signals() as ending:
         write(recording.Header(recording.VERSION, name, interval_s))
         try:
             due: Sample | None = sample
@@ -186,16 +188,16 @@ def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: i
                 if lines - 1 == count:
                     break
                 due_s = max(due_s + interval_s, time.monotonic())
-                due = _next(name, due_s, interval_s, asked)
+                due = _next(name, due_s, interval_s, ending)
             return lines - 1
         finally:
             write(recording.End(lines - 1))
 
 
-def _next(name: str, due_s: float, interval_s: float, asked: threading.Event) -> Sample | None:
+def _next(name: str, due_s: float, interval_s: float, ending: set[signal.Signals]) -> Sample | None:
     """The sample that is due then, or as soon after as the daemon can be asked; None: it ends."""
     wait_s = max(0.0, due_s - time.monotonic())
-    while not asked.wait(wait_s):
+    while not signal.sigtimedwait(ending, wait_s):
         try:
             return feed.ask_sample(name)
         except client.NotAnsweringError:

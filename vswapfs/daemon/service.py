@@ -281,14 +281,9 @@ class Service:
         nursery.start_soon(self._obey_signals)
         nursery.start_soon(self._succession.watch_supervisor)
         nursery.start_soon(
-            every_second,
-            self._config,
-            self._session,
-            self._store,
-            self._lane,
-            self._tiering,
+            every_second, self._config, self._session, self._store, self._lane, self._tiering,
             self._forehand,
-        )
+        )  # fmt: skip
         nursery.start_soon(self._scrubber.background)
 
     def _is_serving(self) -> bool:
@@ -339,7 +334,10 @@ class Service:
         boost.hold_off(config.name)
         step(f"swapon {device}")
         self._session[Field.UP] = 1  # from here on there may be pages
-        swap.on(device, config.priority)
+        try:
+            swap.on(device, config.priority)
+        finally:
+            self._session[Field.UP] = device in swap.active_areas()
         return device
 
     async def _take_down(self, report: Callable[[str], None]) -> None:

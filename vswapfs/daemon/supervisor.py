@@ -105,6 +105,8 @@ class Supervisor:
         self._has_let_go = False
         self._asked_ns = 0
         """When we were asked, by a signal, to have the instance taken down."""
+        self._hears = True
+        """Whether the worker may be asked: a successor listens some time after its start."""
         self._ask_again = False
         """The worker that was asked is gone, or this one does not hear yet."""
         self._poll = select.poll()
@@ -190,6 +192,7 @@ class Supervisor:
             return self._never_up(f"no worker could be started: {error}", HostError.exit_code)
         session[Field.WORKER_PID] = self._worker.pid
         if self._adopted:
+            session[Field.STANDBY_READY] = 0  # it was another supervisor's
             self._want_standby(0)
         self._watch_the_device()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -236,13 +239,9 @@ class Supervisor:
         if self._session[Field.SURVIVES] and self._standby is None:
             self._standby_at_ns = time.monotonic_ns() + delay_ms * 1_000_000
 
-    def _hears(self) -> bool:
-        """Whether the worker may be told anything: one that takes over does not listen at once."""
-        return self._session[Field.SERVING_NS] >= self._session[Field.GO_NS]
-
     def _ask_to_end(self) -> None:
         self._asked_ns = time.monotonic_ns()
-        if self._hears():
+        if self._hears:
             self._worker.kill(signal.SIGTERM)
         else:
             self._ask_again = True
@@ -266,7 +265,9 @@ class Supervisor:
             self._let_go_of_the_pipe()
             self._watch_the_device()
             self._want_standby(STANDBY_DELAY_MS)
-            if self._ask_again and self._hears():
+            # A successor rings when it listens; a bell from before that may still be there.
+            self._hears = self._hears or session[Field.SERVING_NS] > session[Field.GO_NS]
+            if self._ask_again and self._hears:
                 self._ask_again = False
                 self._worker.kill(signal.SIGTERM)
 
@@ -277,6 +278,7 @@ class Supervisor:
             self._give_way()
         ready = self._standby
         if self._start_standby():
+            self._leave(self._before)  # of a restart that was given up
             self._before = ready
             self._session[Field.RESTART] = 2
         else:
@@ -325,7 +327,7 @@ class Supervisor:
         session, now_ns = self._session, time.monotonic_ns()
         if session[Field.ENDING]:
             return lambda: self._finish(status)
-        if not session[Field.UP]:
+        if not session[Field.UP] or not (session[Field.SURVIVES] or self._has_let_go):
             why = f"the worker of {self._name} ended with {status} before the instance was up"
             return lambda: self._never_up(why, status)
         if not session[Field.SURVIVES]:
@@ -358,6 +360,7 @@ class Supervisor:
         os.eventfd_write(self._standby.go, 1)
         # The rest has time.
         self._forget(self._worker)
+        self._hears = False
         self._worker, self._standby = self._standby, None
         self._leave(self._before)
         self._before = None

@@ -124,7 +124,7 @@ def _end_processes(name: str, supervisor: int, report: Report) -> None:
                 signal.pidfd_send_signal(pidfds[pid], signal.SIGKILL)
         # Before they are waited for: they may wait for a page of this very device, and whoever
         # else does is free even if one of them hangs on, in I/O to a tier.
-        _abort(remains.find(name), report)
+        _abort(remains.find(name), lambda _text: None)  # it is told when all of it is gone
         for pid in found:
             if not select.select([pidfds[pid]], [], [], _KILL_WAIT_S)[0]:
                 raise HostError(

@@ -12,7 +12,7 @@ from typing import Final
 from lz4.block import LZ4BlockError, decompress
 
 from vswapfs.backing.api import Backing
-from vswapfs.errors import ImageFormatError
+from vswapfs.errors import HostError, ImageFormatError
 from vswapfs.format.image import (
     CHUNK_BYTES,
     HEADER_BYTES,
@@ -131,8 +131,8 @@ def mark_refused(backing: Backing, now_unix_s: int) -> bool:
     block = memoryview(mmap.mmap(-1, HEADER_BYTES))
     try:
         backing.read_into(0, block)
-    except OSError:
-        return False
+    except OSError as error:
+        raise HostError("read the image's header", error.strerror or str(error)) from None
     if not is_image(block):
         return False
     try:

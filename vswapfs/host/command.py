@@ -25,12 +25,17 @@ def run(step: str, *argv: str, timeout_s: float | None = TIMEOUT_S, remedy: str 
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout_s,
             check=False,
         )
     except FileNotFoundError:
         raise HostError(
             step, f"{argv[0]} is not installed", remedy="apt install util-linux mount"
+        ) from None
+    except OSError as error:
+        raise HostError(
+            step, f"{argv[0]} cannot be run: {error.strerror}", remedy="see free; ulimit -u"
         ) from None
     except subprocess.TimeoutExpired:
         raise HostError(step, f"{argv[0]} did not end within {timeout_s} s") from None
