@@ -5,6 +5,7 @@ import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,13 +154,20 @@ def test_a_restart_that_was_given_up_is_asked_for_again(up: Supervisor) -> None:
 def test_a_start_for_which_there_is_no_process(
     handed: Handed, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
+    spawn, started = os.posix_spawn, [0]
+
+    def start(*arguments: Any, **options: Any) -> int:
+        started.append(spawn(*arguments, **options))
+        return started[-1]
+
     def fail(*_: object, **__: object) -> int:
         raise BlockingIOError
 
+    monkeypatch.setattr(os, "posix_spawn", start)
     monkeypatch.setattr(os, fails, fail)
     assert Supervisor(NAME, handed).run() == HostError.exit_code
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert len(started) == (2 if fails == "pidfd_open" else 1)
+    assert not Path(f"/proc/{started[-1]}").exists()
     assert not Path(instance.directory(NAME)).exists()
 
 

@@ -127,7 +127,7 @@ class RamSlots(Slots):
         while len(self._warm) <= leave:
             if not self._cold or not self.warm_up(self._cold[-1]):
                 return False
-            self._warm.append(self._cold.pop())
+            self._warm.insert(0, self._cold.pop())  # the first is the first to be taken
         return True
 
     def begin_warming(self) -> int | None:
