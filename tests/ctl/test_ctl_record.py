@@ -82,8 +82,9 @@ def recording_to(path: Path, run_directory: Path, *, ignored: int = 0) -> Iterat
     """In a process of its own, which has begun."""
     script = f"""
 import signal
-if {ignored}:
-    signal.signal({ignored}, signal.SIG_IGN)
+# Whoever runs the tests may ignore some.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN if number == {ignored} else signal.SIG_DFL)
 from vswapfs.format import instance
 instance.RUN_DIRECTORY = {str(run_directory)!r}
 from vswapfs.ctl.cli import main
@@ -92,8 +93,11 @@ main()
     with FakeDaemon("vswap0"):
         command = [sys.executable, "-c", script, "record", str(path), "--interval", "0.1"]
         with Popen(command) as process:
-            wait_until("it has begun", lambda: lines_of(path) >= 3)
-            yield process
+            try:
+                wait_until("it has begun", lambda: lines_of(path) >= 3)
+                yield process
+            finally:
+                process.kill()
 
 
 def lines_of(path: Path) -> int:
