@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from vswapfs.core import stats
 from vswapfs.core.stats import Field, Kind
-from vswapfs.ctl import feed, instances
+from vswapfs.ctl import feed, instances, signals
 from vswapfs.errors import HostError, InstanceError, UsageError
 from vswapfs.format.histogram import BUCKETS, PER_DOUBLING, upper_us
 from vswapfs.format.message import Histogram, Sample
@@ -33,7 +33,6 @@ Samples = Mapping[str, Sample | None]
 """By instance; None: it does not answer."""
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:]+)):(?P<port>\d{1,5})")
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _RULE: Final = "an address to listen on is ADDRESS:PORT in figures"
 _REMEDY: Final = "write for example 127.0.0.1:9187 or [::1]:9187"
 
@@ -170,17 +169,16 @@ def _registry(name: str | None) -> CollectorRegistry:
 
 
 def serve(address: Address, name: str | None) -> None:
-    """Answer scrapes until SIGINT or SIGTERM. Raises HostError if it cannot listen."""
-    # Before there is a thread that could get one of them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    try:
-        server, thread = start_http_server(address.port, address.host, _registry(name))
-    except OSError as error:
-        raise HostError(
-            f"listen on {address}", error.strerror or str(error), remedy="choose another port"
-        ) from None
-    click.echo(f"http://{address}/metrics", err=True)
-    signal.sigwait(_ENDING)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """Answer scrapes until SIGINT, SIGTERM or SIGHUP. Raises HostError if it cannot listen."""
+    with signals.kept() as ending:
+        try:
+            server, thread = start_http_server(address.port, address.host, _registry(name))
+        except OSError as error:
+            raise HostError(
+                f"listen on {address}", error.strerror or str(error), remedy="choose another port"
+            ) from None
+        click.echo(f"http://{address}/metrics", err=True)
+        signal.sigwait(ending)
+        server.shutdown()
+        thread.join()
+        server.server_close()

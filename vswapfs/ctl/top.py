@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from vswapfs.core import stats as fields
-from vswapfs.ctl import client, feed, instances
+from vswapfs.ctl import client, feed, instances, signals
 from vswapfs.ctl.options import RootCommand, json_option, name_argument, split_name
 from vswapfs.errors import HostError, UsageError
 from vswapfs.format import recording
@@ -144,24 +144,6 @@ def _new_file(path: str) -> Iterator[FileIO]:
         yield file
 
 
-@contextlib.contextmanager
-def _kept_signals() -> Iterator[set[signal.Signals]]:
-    """Ctrl-C, SIGTERM, and SIGHUP, which comes when the terminal is closed: they wait until
-    somebody looks (sigtimedwait). Those that are ignored, as by nohup, still are."""
-    numbers = {
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield numbers
-    finally:
-        while signal.sigtimedwait(numbers, 0):
-            pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: int | None) -> int:
     """Returns how many samples were written; an end is, whatever happens."""
     lines = 0
@@ -179,7 +161,7 @@ def _record(name: str, sample: Sample, file: FileIO, interval_s: float, count: i
         lines += 1
 
     due_s = time.monotonic()
-    with _kept_signals() as ending:
+    with signals.kept() as ending:
         write(recording.Header(recording.VERSION, name, interval_s))
         try:
             due: Sample | None = sample
