@@ -1,11 +1,19 @@
-"""Names the tests that failed last of all: a log that is cut at its front still has them then.
+"""What holds for all tests: which signals are ignored, and what is told at the end.
 
-In CI pytest cuts no difference short, and one of two MiB of pages hides all that came before.
+The tests that failed are named last of all, so that a log that is cut at its front still has them:
+in CI pytest cuts no difference short, and one of two MiB of pages hides all that came before.
 """
 
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# Who starts the tests in the background, or with nohup, ignores some, and every command that a test
+# starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

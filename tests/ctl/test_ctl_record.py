@@ -82,9 +82,8 @@ def recording_to(path: Path, run_directory: Path, *, ignored: int = 0) -> Iterat
     """In a process of its own, which has begun."""
     script = f"""
 import signal
-# Whoever runs the tests may ignore some.
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN if number == {ignored} else signal.SIG_DFL)
+if {ignored}:
+    signal.signal({ignored}, signal.SIG_IGN)
 from vswapfs.format import instance
 instance.RUN_DIRECTORY = {str(run_directory)!r}
 from vswapfs.ctl.cli import main

@@ -63,8 +63,6 @@ def test_woken_when_all_of_the_group_get_a_signal(tree: Path, number: signal.Sig
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        by_default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, by_default)  # whoever runs the tests may ignore it
         with suppress(KeyboardInterrupt), rest.at_rest(set()):
             (tree / "rests").touch()
             time.sleep(60)

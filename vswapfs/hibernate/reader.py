@@ -128,6 +128,8 @@ class ImageReader:
 def mark_refused(backing: Backing, now_unix_s: int) -> bool:
     """Keep what lies there from ever being tried again; False if there is nothing to keep: no image
     of ours, or one that is not ready. That is left alone. Raises HostError."""
+    if backing.size_bytes < HEADER_BYTES:
+        return False
     block = memoryview(mmap.mmap(-1, HEADER_BYTES))
     try:
         backing.read_into(0, block)
