@@ -161,6 +161,11 @@ class Supervisor:
             standby.kill()
             self._leaving[standby.pidfd] = standby
 
+    def _leave_before(self) -> None:
+        """There is another that is ready, or none is needed."""
+        self._leave(self._before)
+        self._before = None
+
     def _give_way(self) -> None:
         """The standby is not ready: the one before it that is, if any, is the standby again."""
         self._leave(self._standby)
@@ -171,8 +176,8 @@ class Supervisor:
     def _leave_all(self) -> None:
         """All but the worker; for the end."""
         self._leave(self._standby)
-        self._leave(self._before)
-        self._standby = self._before = None
+        self._standby = None
+        self._leave_before()
 
     def _await_leaving(self) -> None:
         """Nothing that they may wait for depends on us any more."""
@@ -250,8 +255,7 @@ class Supervisor:
         """A worker is up, or has taken over, or asks for a restart; or a standby is ready."""
         session = self._session
         if self._is_ready():
-            self._leave(self._before)
-            self._before = None
+            self._leave_before()
         if session[Field.RESTART]:
             if session[Field.TAKING_DOWN]:
                 self._refuse_restart(Refusal.TAKING_DOWN)
@@ -278,7 +282,7 @@ class Supervisor:
             self._give_way()
         ready = self._standby
         if self._start_standby():
-            self._leave(self._before)  # of a restart that was given up
+            self._leave_before()  # of a restart that was given up
             self._before = ready
             self._session[Field.RESTART] = 2
         else:
@@ -362,8 +366,7 @@ class Supervisor:
         self._forget(self._worker)
         self._hears = False
         self._worker, self._standby = self._standby, None
-        self._leave(self._before)
-        self._before = None
+        self._leave_before()
         if self._asked_ns and (session[Field.TAKING_DOWN] or now_ns - self._asked_ns < STEADY_NS):
             self._ask_again = True  # the one that was asked did not come to the end of it
         session[Field.WORKER_PID] = self._worker.pid
