@@ -9,6 +9,7 @@ can explain is noted: everything else that is not exactly what was stored last i
 
 import functools
 import itertools
+import mmap
 import random
 import re
 import sys
@@ -21,12 +22,14 @@ from typing import Any, Final, cast
 import pytest
 from regions import CORE, EMPTY_PAGE, make_buffers, make_page
 
+from vswapfs.backing import scratch
 from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.descriptor import KIND_MASK, STORED, place
 from vswapfs.core.homes import Fetched, RecordRead
+from vswapfs.core.segment import SEALED, SLOT_SHIFT, STATE_MASK, TIER_MASK, TIER_SHIFT
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.daemon import date, medium, tiering
@@ -205,6 +208,8 @@ class Disk:
         self.faulty = FaultyBacking(self.memory, plan)
         self._sequences: dict[int, int] = {}
         """By slot: the segment written there last."""
+        self._segments: dict[int, int | None] = {}
+        """The same, by its number; None if it was freed before it was written."""
         self.closed = False
 
     @property
@@ -238,6 +243,7 @@ class Disk:
             if fault in (Fault.LOST, Fault.MISPLACED):
                 self._simulation.miswritten({header.sequence})
             self._sequences[header.slot] = header.sequence
+            self._segments[header.slot] = self._simulation.on_its_way(header.sequence)
             if interrupt := self._simulation.interrupt:
                 self._simulation.interrupt = None
                 interrupt()
@@ -250,9 +256,11 @@ class Disk:
         self._raise()
 
     def trim(self, offset: int, length: int) -> bool:
-        used = self._simulation.used_slots(self)
-        if offset:
-            assert not used.intersection(self._slots(offset, length)), "a used slot is trimmed"
+        for slot in self._slots(offset, length) if offset else ():
+            segment = self._segments.get(slot)
+            assert segment is None or not self._simulation.lives_in(segment, self, slot), (
+                f"slot {slot} is trimmed while segment {segment} lives there"
+            )
         self._doing("trim", lambda: self.faulty.trim(offset, length))
         self._raise()
         return True
@@ -373,6 +381,8 @@ class Simulation:
         self.monkeypatch.setattr(tiering, "IoThreads", lambda *_: self.threads)
         self.monkeypatch.setattr(tiering, "time", self.clock)
         self.monkeypatch.setattr(date, "time", self.clock)
+        # Buffers have their memory when it is used: a successor makes 3 MiB of them.
+        self.monkeypatch.setattr(scratch, "_MADV_POPULATE_WRITE", mmap.MADV_NORMAL)
         # The copy must lie before the first slot, also with small segments.
         if self.geometry.segment_bytes < 1 << 20:
             self.monkeypatch.setattr(medium, "SUPERBLOCK_COPY_OFFSET", 4096)
@@ -486,13 +496,20 @@ class Simulation:
         self.may_damage = True
         self._doubtful |= self._pages_of(sequences)
 
-    def used_slots(self, disk: Disk) -> set[int]:
-        """Slots of a disk in which a segment lives."""
+    def on_its_way(self, sequence: int) -> int | None:
+        """The number of a segment that is being written."""
         segments = self.store.segments
-        for tier in self.tiering.tiers.values():
-            if tier.backing is disk:
-                return {segments.slot_of(n) for n in self.tiering.segments_on(tier)}
-        return set()
+        return next((n for n in self.store.homes.busy if segments.sequence(n) == sequence), None)
+
+    def lives_in(self, segment: int, disk: Disk, slot: int) -> bool:
+        segments = self.store.segments
+        tier = self.tiering.tiers.get(segments.tier_of(segment))
+        return (
+            tier is not None
+            and tier.backing is disk
+            and segments.state(segment) == SEALED
+            and segments.slot_of(segment) == slot
+        )
 
     # -- page I/O, as the lane does it -------------------------------------------------------
 
@@ -782,10 +799,11 @@ class Simulation:
     def _check_slots(self) -> None:
         """With nothing under way: each slot is used or free, and nothing is pinned."""
         segments = self.store.segments
+        homes = segments.homes[: segments.count].tolist()
         in_ram = [
-            segments.slot_of(n)
-            for n in range(segments.count)
-            if segments.state(n) and not segments.tier_of(n)
+            home >> SLOT_SHIFT
+            for home in homes
+            if home & STATE_MASK and not home & TIER_MASK << TIER_SHIFT
         ]
         assert not segments.ram.is_any_pinned()
         assert sorted([*in_ram, *segments.ram.free_slots()]) == list(

@@ -32,7 +32,7 @@ from vswapfs.core.descriptor import (
     place,
 )
 from vswapfs.core.loghead import SURVIVORS
-from vswapfs.core.segment import FREE, OPEN, SEALED
+from vswapfs.core.segment import FREE, OPEN, SEALED, STATE_MASK
 from vswapfs.core.store import Store
 from vswapfs.format.record import RecordError, header_at
 from vswapfs.format.tier import SEGMENT_HEADER_BYTES
@@ -46,16 +46,16 @@ def check(store: Store) -> list[str]:
     return [*findings, *_check_segments(store), *_check_descriptors(store, records)]
 
 
-def _walk(store: Store) -> tuple[list[_Records], list[str]]:
-    """The records of every segment, and where a walk broke."""
+def _walk(store: Store) -> tuple[dict[int, _Records], list[str]]:
+    """The records of every segment in RAM, and where a walk broke."""
     fills = {head.segment: head.position for head in store.heads}
-    walks: list[_Records] = []
+    walks: dict[int, _Records] = {}
     findings = []
-    for segment in range(store.segments.count):
-        records: _Records = {}
-        walks.append(records)
-        if store.segments.state(segment) == FREE or store.segments.tier_of(segment):
+    for segment, home in enumerate(store.segments.homes[: store.segments.count].tolist()):
+        if home & STATE_MASK == FREE or store.segments.tier_of(segment):
             continue
+        records: _Records = {}
+        walks[segment] = records
         base, offset = store.segments.base(segment), SEGMENT_HEADER_BYTES
         fill_bytes = fills.get(segment, store.segments.fill_bytes(segment))
         try:
@@ -73,10 +73,10 @@ def _check_segments(store: Store) -> Iterator[str]:
     open_at_heads = Counter(head.segment for head in store.heads if head.segment >= 0)
     sealed_in_ram, sparse = set(), set()
     sparse_below_bytes = policy.tier_clean_below(store.geometry.segment_bytes)
-    for segment in range(segments.count):
-        state, live_bytes = segments.state(segment), segments.live_bytes[segment]
+    for segment, home in enumerate(segments.homes[: segments.count].tolist()):
+        state, live_bytes = home & STATE_MASK, segments.live_bytes[segment]
         if state == FREE:
-            if segments.homes[segment] or live_bytes:
+            if home or live_bytes:
                 yield f"segment {segment} is free and has a home or {live_bytes} live bytes"
             continue
         tier, slot = segments.tier_of(segment), segments.slot_of(segment)
@@ -115,7 +115,7 @@ def _check_segments(store: Store) -> Iterator[str]:
         yield f"{store.used_bytes()} bytes used: more than the limit"
 
 
-def _check_descriptors(store: Store, records: list[_Records]) -> Iterator[str]:
+def _check_descriptors(store: Store, records: dict[int, _Records]) -> Iterator[str]:
     live_bytes: Counter[int] = Counter()
     pattern_pages: Counter[int] = Counter()
     for cluster, cluster_pages in enumerate(store.cluster_pages):
@@ -136,18 +136,15 @@ def _check_descriptors(store: Store, records: list[_Records]) -> Iterator[str]:
             elif kind == STORED:
                 segment, offset, length_bytes = place(word)
                 live_bytes[segment] += length_bytes
-                if segment < len(records) and store.segments.tier_of(segment):
+                if segment < store.segments.count and store.segments.tier_of(segment):
                     continue  # log check and scrub look there
-                if segment >= len(records) or records[segment].get(offset) != (page, length_bytes):
+                if records.get(segment, {}).get(offset) != (page, length_bytes):
                     yield f"page {page}: its record in segment {segment} at {offset} is not there"
             else:
                 yield f"page {page} has descriptor {word:#x} of no known kind"
-    for segment in range(store.segments.count):
-        if store.segments.live_bytes[segment] != live_bytes[segment]:
-            yield (
-                f"segment {segment} has {live_bytes[segment]} live bytes, "
-                f"not {store.segments.live_bytes[segment]}"
-            )
+    for segment, counted_bytes in enumerate(store.segments.live_bytes):
+        if counted_bytes != live_bytes.get(segment, 0):
+            yield f"segment {segment} has {live_bytes[segment]} live bytes, not {counted_bytes}"
     for index in {*pattern_pages, *range(store.patterns.used_count)}:
         if store.patterns.pages(index) != pattern_pages[index]:
             yield f"pattern {index} has {pattern_pages[index]} pages"

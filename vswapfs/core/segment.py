@@ -16,7 +16,8 @@ successor finds it there.
 """
 
 from array import array
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import compress
 from typing import Final
 
 from vswapfs.core import policy
@@ -91,12 +92,12 @@ class SegmentTable:
         """Derive free numbers, slots and totals from the home words."""
         tier_slot_counts = self._tier_slot_counts
         self._grow(self._geometry.slot_count + sum(tier_slot_counts))
-        homes = self.homes[: self.count].tolist()
         used: list[list[int]] = [[] for _ in range(1 + len(tier_slot_counts))]
-        for home in homes:
+        for _segment, home in self._in_use():
             if home & STATE_MASK:
                 used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
-        self._free_numbers = [n for n in reversed(range(self.count)) if homes[n] == 0]
+        homes = self.homes[: self.count].tolist()
+        self._free_numbers = [n for n, home in enumerate(homes) if not home][::-1]
         self.ram = RamSlots(self._geometry.slot_count, used[RAM], self._release_slot)
         self.tiers: dict[int, TierSlots] = {
             number: TierSlots(slot_count, used[number])
@@ -105,18 +106,24 @@ class SegmentTable:
         }
         """Those that there are, by number."""
         self._count_kept()
-        self._add_up(homes)
+        self._add_up()
         # Of free segments, too: they may have been the last.
         last_sequence = max(self.sequence_words(), default=0) >> SEQUENCE_SHIFT
         self.next_sequence = max(self.next_sequence, last_sequence + 1)
         self._next_write = max(self._writes[: self.count].tolist(), default=0) + 1
+
+    def _in_use(self) -> Iterator[tuple[int, int]]:
+        """The segments that are not free, and their home words: few of all, where many tiers came
+        and went."""
+        homes = self.homes[: self.count].tolist()
+        return compress(enumerate(homes), homes)
 
     def _grow(self, count: int) -> None:
         for column in (self.live_bytes, self.live_pages, self.sealed_at_s):
             column.extend([0] * (count - len(column)))
         self.count = max(self.count, count)
 
-    def _add_up(self, homes: list[int]) -> None:
+    def _add_up(self) -> None:
         self.sealed_resident_bytes = 0
         self.tier_live_bytes = [0] * (1 + self.tier_numbers)
         """By tier, of sealed segments; [0] is RAM."""
@@ -125,7 +132,7 @@ class SegmentTable:
         self.sparse: set[int] = set()
         """Segments on tiers that are worth cleaning. To look for them took 9 ms at 16 384 slots,
         on the lane, each time that a full tier was looked after."""
-        for segment, home in enumerate(homes):
+        for segment, home in self._in_use():
             if home & STATE_MASK == SEALED:
                 self._account(segment, home)
 
@@ -153,8 +160,7 @@ class SegmentTable:
 
     def adopt(self, open_at_heads: set[int], now_s: int) -> None:
         """Take over what a predecessor left. The live counts have to be counted again."""
-        homes = self.homes[: self.count].tolist()
-        opened = {n for n, home in enumerate(homes) if home & STATE_MASK == OPEN} - open_at_heads
+        opened = {n for n, home in self._in_use() if home & STATE_MASK == OPEN} - open_at_heads
         for segment in opened:
             self.homes[segment] = 0  # its head did not get it any more
         if opened:
@@ -167,12 +173,11 @@ class SegmentTable:
     def counted(self) -> None:
         """The live counts are whole again: finish what was left half done or put off."""
         self.counting = False
-        homes = self.homes[: self.count].tolist()
-        self._add_up(homes)
+        self._add_up()
         # Some may have been freed by a predecessor that died before it gave the memory back. First:
         # the slots of segments that are freed now keep theirs.
         self.ram.release_free()
-        for segment, home in enumerate(homes):
+        for segment, home in self._in_use():
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)
         self.change_count += 1

@@ -16,6 +16,7 @@ VERSION stands for all state that is handed over: this file and the store's buff
 knows another version does not touch them.
 """
 
+import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -32,7 +33,9 @@ _TIERS_AT: Final = 1 << 20
 _CONFIG_MAX_BYTES: Final = (_TIERS_AT - _CONFIG_AT) // 2
 _HALF_SHIFT: Final = 32
 _TIER_BYTES: Final = 8192
-_PATH_AT: Final = 48
+_ENTRY: Final = struct.Struct("<4Q16s")
+"""State, slots, bytes, bytes of the path, uuid; the path comes behind it."""
+_PATH_AT: Final = _ENTRY.size
 _KEY_AT: Final = _TIERS_AT + TIERS_MAX * _TIER_BYTES
 KEY_BYTES: Final = 32
 SESSION_BYTES: Final = _KEY_AT + 4096
@@ -211,14 +214,9 @@ class Session:
         found = []
         for number in range(1, TIERS_MAX + 1):
             entry = self._tier(number)
-            state, slot_count, size_bytes, path_bytes = entry[:32].cast("Q")
+            state, slot_count, size_bytes, path_bytes, uuid = _ENTRY.unpack_from(entry)
             if state == ABSENT:
                 break
-            path = bytes(entry[_PATH_AT : _PATH_AT + path_bytes])
-            found.append(
-                TierEntry(
-                    number, state == PRESENT, slot_count, size_bytes, bytes(entry[32:_PATH_AT]),
-                    path.decode(errors="surrogateescape"),
-                )
-            )  # fmt: skip
+            path = str(entry[_PATH_AT : _PATH_AT + path_bytes], errors="surrogateescape")
+            found.append(TierEntry(number, state == PRESENT, slot_count, size_bytes, uuid, path))
         return found
