@@ -27,7 +27,7 @@ from vswapfs.backing.faulty import Fault, FaultyBacking
 from vswapfs.backing.memory import MemoryBacking
 from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
-from vswapfs.core.descriptor import KIND_MASK, STORED, place
+from vswapfs.core.descriptor import KIND_MASK, SEGMENT_SHIFT, STORED, place
 from vswapfs.core.homes import Fetched, RecordRead
 from vswapfs.core.segment import SEALED, SLOT_SHIFT, STATE_MASK, TIER_MASK, TIER_SHIFT
 from vswapfs.core.store import Store
@@ -477,10 +477,11 @@ class Simulation:
 
     def _pages_of(self, sequences: set[int]) -> set[int]:
         segments = self.store.segments
+        numbers = {n for n, _home in segments.in_use() if segments.sequence(n) in sequences}
         return {
             page
             for page, word in enumerate(self.store.words[: self.geometry.page_count].tolist())
-            if word & KIND_MASK == STORED and segments.sequence(place(word).segment) in sequences
+            if word & KIND_MASK == STORED and word >> SEGMENT_SHIFT in numbers
         }
 
     def misread(self, read: Read | None, sequences: set[int]) -> None:

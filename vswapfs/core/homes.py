@@ -264,9 +264,9 @@ class Homes:
 
     def on_tier(self, tier: int) -> list[int]:
         """The segments of a tier, in the order in which they lie there."""
-        segments, wanted = self._segments, SEALED | tier << TIER_SHIFT
-        homes = segments.homes[: segments.count].tolist()
-        found = [n for n, home in enumerate(homes) if home & STATE_AND_TIER_MASK == wanted]
+        wanted, homes = SEALED | tier << TIER_SHIFT, self._segments.homes
+        in_use = self._segments.in_use()
+        found = [n for n, home in in_use if home & STATE_AND_TIER_MASK == wanted]
         return sorted(found, key=homes.__getitem__)  # the highest bits are the slot
 
     def tier_short(self, tier: int) -> bool:

@@ -93,7 +93,7 @@ class SegmentTable:
         tier_slot_counts = self._tier_slot_counts
         self._grow(self._geometry.slot_count + sum(tier_slot_counts))
         used: list[list[int]] = [[] for _ in range(1 + len(tier_slot_counts))]
-        for _segment, home in self._in_use():
+        for _segment, home in self.in_use():
             if home & STATE_MASK:
                 used[home >> TIER_SHIFT & TIER_MASK].append(home >> SLOT_SHIFT)
         homes = self.homes[: self.count].tolist()
@@ -112,7 +112,7 @@ class SegmentTable:
         self.next_sequence = max(self.next_sequence, last_sequence + 1)
         self._next_write = max(self._writes[: self.count].tolist(), default=0) + 1
 
-    def _in_use(self) -> Iterator[tuple[int, int]]:
+    def in_use(self) -> Iterator[tuple[int, int]]:
         """The segments that are not free, and their home words: few of all, where many tiers came
         and went."""
         homes = self.homes[: self.count].tolist()
@@ -132,7 +132,7 @@ class SegmentTable:
         self.sparse: set[int] = set()
         """Segments on tiers that are worth cleaning. To look for them took 9 ms at 16 384 slots,
         on the lane, each time that a full tier was looked after."""
-        for segment, home in self._in_use():
+        for segment, home in self.in_use():
             if home & STATE_MASK == SEALED:
                 self._account(segment, home)
 
@@ -160,7 +160,7 @@ class SegmentTable:
 
     def adopt(self, open_at_heads: set[int], now_s: int) -> None:
         """Take over what a predecessor left. The live counts have to be counted again."""
-        opened = {n for n, home in self._in_use() if home & STATE_MASK == OPEN} - open_at_heads
+        opened = {n for n, home in self.in_use() if home & STATE_MASK == OPEN} - open_at_heads
         for segment in opened:
             self.homes[segment] = 0  # its head did not get it any more
         if opened:
@@ -177,7 +177,7 @@ class SegmentTable:
         # Some may have been freed by a predecessor that died before it gave the memory back. First:
         # the slots of segments that are freed now keep theirs.
         self.ram.release_free()
-        for segment, home in self._in_use():
+        for segment, home in self.in_use():
             if home & STATE_MASK == SEALED and not self.live_bytes[segment]:
                 self.free(segment)
         self.change_count += 1
