@@ -32,7 +32,7 @@ from vswapfs.core.descriptor import (
     parity_holds,
     place,
 )
-from vswapfs.core.segment import FREE
+from vswapfs.core.segment import FREE, STATE_MASK
 from vswapfs.format.record import HEADER_BYTES, RECORD_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ class Recount:
                     self._counted[cluster] = 0
                     self._waiting.append(cluster)
         self._waiting.reverse()
-        segments = store.segments
-        self._is_used = [home & 3 != FREE for home in segments.homes[: segments.count].tolist()]
+        self._is_used = bytearray(store.segments.count)
+        for segment, home in store.segments.in_use():
+            self._is_used[segment] = home & STATE_MASK != FREE
 
     def reach(self, first: int, page_count: int) -> None:
         """These pages are about to change."""

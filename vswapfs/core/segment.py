@@ -120,7 +120,7 @@ class SegmentTable:
 
     def _grow(self, count: int) -> None:
         for column in (self.live_bytes, self.live_pages, self.sealed_at_s):
-            column.extend([0] * (count - len(column)))
+            column.frombytes(bytes(column.itemsize * (count - len(column))))
         self.count = max(self.count, count)
 
     def _add_up(self) -> None:
