@@ -163,6 +163,8 @@ def test_only_root_may_use_the_control_socket() -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         # Even if someone opens the way to it, the daemon looks who is asking.
+        run_mode = stat.S_IMODE(path.parent.parent.stat().st_mode)
+        path.parent.parent.chmod(0o711)
         path.parent.chmod(0o711)
         path.chmod(0o666)
         code = (
@@ -172,6 +174,7 @@ def test_only_root_may_use_the_control_socket() -> None:
         )
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
         result = run(python, "-c", code, path)
+        path.parent.parent.chmod(run_mode)
         assert result.returncode == 0, result.stderr
         failure = message.decode_answer(result.stdout.strip().encode())
         assert isinstance(failure, message.Failure)
