@@ -68,6 +68,17 @@ def known(*all_counts: dict[str, int]) -> Iterator[list[Known]]:
 
 def pages_by_state(instance: Instance) -> dict[str, int]:
     """What every command that counts pages says; they have to say the same."""
+    for _ in range(3):
+        stored = instance.stats()["pages"]["stored_total"]
+        with contextlib.suppress(AssertionError):
+            return _pages_by_state(instance)
+        # Another process of this machine may have swapped between two commands.
+        if instance.stats()["pages"]["stored_total"] == stored:
+            break
+    return _pages_by_state(instance)
+
+
+def _pages_by_state(instance: Instance) -> dict[str, int]:
     stats = instance.stats()["pages"]
     counted = Counter(page["state"] for page in instance.desc("0-256M"))
     reconciled = ctl_json("reconcile", instance.name)["pages"]
@@ -126,13 +137,14 @@ def test_all_commands_tell_the_truth_about_known_pages(tmp_path: Path) -> None:
         stored = sum(known.pages["text"] + known.pages["random"] for known in processes)
         in_swap = sum(sum(known.pages.values()) for known in processes)
         assert in_swap == sum(FIRST.values()) + sum(SECOND.values())
-        assert pages_by_state(instance) == {
-            "zero": zeros, "same": same, "pool": stored + HEADER_PAGES, "disk": 0
-        }  # fmt: skip
+        held = pages_by_state(instance)
+        # Pages of other processes of this machine that were swapped out to here and are back in
+        # RAM: they keep their slots. 2 of 12,602 were seen, twice; none while nobody else swaps.
+        kept = held["pool"] - stored - HEADER_PAGES
+        assert 0 <= kept <= KEPT_MAX_PAGES
+        assert (held["zero"], held["same"], held["disk"]) == (zeros, same, 0)
         books = ctl_json("reconcile", "towner")
         assert books["used_pages"] == books["explained_pages"]
-        # Pages of other processes of this machine that were swapped out to here and are back in
-        # RAM: they keep their slots. 2 of 12,602 were seen; none while nobody else swaps.
         assert 0 <= books["used_pages"] - in_swap <= KEPT_MAX_PAGES
         assert books["pages"]["stale"] == 0
         assert books["used"]["in_none"] <= books["used_pages"] - in_swap
@@ -141,7 +153,7 @@ def test_all_commands_tell_the_truth_about_known_pages(tmp_path: Path) -> None:
         ctl_ok("writeback", "towner")
         moved = pages_by_state(instance)
         assert moved["disk"] > stored / 2
-        assert moved["pool"] + moved["disk"] == stored + HEADER_PAGES
+        assert kept <= moved["pool"] + moved["disk"] - stored - HEADER_PAGES <= KEPT_MAX_PAGES
         told = ctl_json("owners", "towner")
         stats = instance.stats()
         unnamed = told["not_attributed"]
