@@ -29,7 +29,7 @@ from vswapfs.core.buffers import Geometry
 from vswapfs.core.check import check
 from vswapfs.core.descriptor import KIND_MASK, SEGMENT_SHIFT, STORED, place
 from vswapfs.core.homes import Fetched, RecordRead
-from vswapfs.core.segment import SEALED, SLOT_SHIFT, STATE_MASK, TIER_MASK, TIER_SHIFT
+from vswapfs.core.segment import SEALED
 from vswapfs.core.store import Store
 from vswapfs.core.verify import NotInRamError
 from vswapfs.daemon import date, medium, tiering
@@ -800,11 +800,10 @@ class Simulation:
     def _check_slots(self) -> None:
         """With nothing under way: each slot is used or free, and nothing is pinned."""
         segments = self.store.segments
-        homes = segments.homes[: segments.count].tolist()
         in_ram = [
-            home >> SLOT_SHIFT
-            for home in homes
-            if home & STATE_MASK and not home & TIER_MASK << TIER_SHIFT
+            segments.slot_of(n)
+            for n, _home in segments.in_use()
+            if segments.state(n) and not segments.tier_of(n)
         ]
         assert not segments.ram.is_any_pinned()
         assert sorted([*in_ram, *segments.ram.free_slots()]) == list(

@@ -51,7 +51,7 @@ def _walk(store: Store) -> tuple[dict[int, _Records], list[str]]:
     fills = {head.segment: head.position for head in store.heads}
     walks: dict[int, _Records] = {}
     findings = []
-    for segment, home in enumerate(store.segments.homes[: store.segments.count].tolist()):
+    for segment, home in store.segments.in_use():
         if home & STATE_MASK == FREE or store.segments.tier_of(segment):
             continue
         records: _Records = {}

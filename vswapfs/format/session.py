@@ -191,13 +191,10 @@ class Session:
         path = tier.path.encode(errors="surrogateescape")
         if len(path) > _TIER_BYTES - _PATH_AT:
             raise ValueError(f"a path of {len(path)} bytes")
-        words = entry[:32].cast("Q")
-        words[1:4] = memoryview(
-            b"".join(n.to_bytes(8, "little") for n in (tier.slot_count, tier.size_bytes, len(path)))
-        ).cast("Q")
-        entry[32:_PATH_AT] = tier.uuid
+        fields = _ENTRY.pack(ABSENT, tier.slot_count, tier.size_bytes, len(path), tier.uuid)
+        entry[8:_PATH_AT] = fields[8:]
         entry[_PATH_AT : _PATH_AT + len(path)] = path
-        words[0] = PRESENT
+        entry[:8].cast("Q")[0] = PRESENT
         self.count_tiers()
 
     def drop_tier(self, number: int) -> None:
