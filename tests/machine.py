@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import kernel_log
 import pytest
 from guest import Guest, GuestUnavailableError, qemu
 
@@ -27,7 +28,7 @@ VSWAPCTL = Path(sys.executable).parent / "vswapctl"
 COMMAND_TIMEOUT_S = 60
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """The machine cannot do what the test is about."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI this must work: {reason}")
@@ -207,10 +208,9 @@ def wait_until(what: str, condition: Any, timeout_s: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def kernel_log_since(mark: int) -> str:
-    """What the kernel logged since kernel_log_mark."""
-    return run("dmesg").stdout[mark:]
-
-
 def kernel_log_mark() -> int:
-    return len(run("dmesg").stdout)
+    """Now, for `kernel_log.since`."""
+    try:
+        return kernel_log.mark()
+    except OSError as error:
+        missing(f"the kernel's log: {error}")

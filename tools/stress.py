@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import kernel_log
 from cgroup import MemoryCgroup
-from stress_instance import complaints, ctl, kernel_log, last_words, left_behind, unhealthy
+from stress_instance import complaints, ctl, last_words, left_behind, unhealthy
 from stress_public import public
 from stress_simulate import simulate
 
@@ -260,7 +261,7 @@ def under_load(
     mode: str,
 ) -> None:
     """Bring an instance and its load up, strike, and see what is left. Does not return."""
-    log_before = kernel_log()
+    mark = kernel_log.mark()
     with tempfile.TemporaryDirectory(prefix="vswapfs-stress-", dir="/var/tmp") as directory:
         tier = f"{directory}/tier:2G"
         up = ctl(
@@ -288,7 +289,7 @@ def under_load(
                 outcome.faults += said
         finally:
             ctl("off", NAME, "--force")
-    outcome.faults += complaints(kernel_log()[len(log_before) :])
+    outcome.faults += complaints(mark)
     outcome.faults += left_behind(NAME)
     outcome.print()
     sys.exit(bool(outcome.faults))

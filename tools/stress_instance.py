@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import kernel_log
+
 from vswapfs.format import instance
 from vswapfs.fuse import mount
 
@@ -30,15 +32,11 @@ def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         return subprocess.CompletedProcess(command, 124, "", said)
 
 
-def kernel_log() -> str:
-    return subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
-
-
-def complaints(kernel_log: str) -> list[str]:
-    """The lines of it that ought not to be there."""
+def complaints(mark: int) -> list[str]:
+    """What the kernel logged from a mark on and ought not to."""
     return [
         f"kernel: {line}"
-        for line in kernel_log.splitlines()
+        for line in kernel_log.since(mark)
         if any(word in line for word in SUSPICIOUS)
     ]
 

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import click
+import kernel_log
 from cgroup import MemoryCgroup
 from rich.console import Console
 from rich.table import Table
-from stress_instance import complaints, ctl, kernel_log, last_words, left_behind, unhealthy
+from stress_instance import complaints, ctl, last_words, left_behind, unhealthy
 
 NAME: Final = "public"
 MIB: Final = 1 << 20
@@ -130,7 +131,7 @@ def public(suites: tuple[str, ...], seconds: int) -> None:
 
 def run(suite: Suite, seconds: int) -> Result:
     """One program on an instance of its own."""
-    log_before = kernel_log()
+    mark = kernel_log.mark()
     faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vswapfs-public-", dir="/var/tmp") as directory:
         up = ctl(
@@ -160,7 +161,7 @@ def run(suite: Suite, seconds: int) -> Result:
                 faults += said
         finally:
             ctl("off", NAME, "--force")
-    faults += complaints(kernel_log()[len(log_before) :])
+    faults += complaints(mark)
     faults += left_behind(NAME)
     return Result(
         spent_s, stats["pages"]["stored_total"], stats["pages"]["loaded_total"],
