@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,15 @@ def require_swap() -> None:
     for node in ("/dev/fuse", "/dev/loop-control"):
         if not Path(node).exists():
             missing(f"no {node}")
+
+
+def require_survival() -> None:
+    """The instance's state can be on a tmpfs that is never swapped out, so its worker may die."""
+    require_swap()
+    with tempfile.TemporaryDirectory() as directory:
+        if run("mount", "-t", "tmpfs", "-o", "noswap", "none", directory).returncode:
+            missing("no tmpfs with noswap (Linux 6.4)")
+        run("umount", directory)
 
 
 @contextlib.contextmanager
@@ -112,9 +122,10 @@ class Instance:
     def resident_bytes(self, part: str) -> int:
         """What a buffer (``pool``, ``descriptors``, ...) takes of RAM, as smaps shows it."""
         smaps = Path(f"/proc/{self.pid}/smaps").read_text()
-        found = re.search(rf"(?ms)/{self.name}/state/{part}$.*?^Rss: +(\d+) kB", smaps)
+        file = rf"(/{self.name}/state/{part}|/memfd:{self.name}-{part} \(deleted\))"
+        found = re.search(rf"(?ms){file}$.*?^Rss: +(\d+) kB", smaps)
         assert found, f"no buffer {part} in smaps"
-        return int(found[1]) * 1024
+        return int(found[2]) * 1024
 
     def kill(self) -> None:
         """End it, and the supervisor that would replace it. Not by off, which takes pages to RAM

@@ -20,6 +20,7 @@ from machine import (
     assert_nothing_left,
     ctl,
     ctl_ok,
+    require_survival,
     require_swap,
     wait_until,
     write_whole,
@@ -165,6 +166,8 @@ def test_worker_killed_half_way_through_on(step: str) -> None:
 @pytest.mark.parametrize("survives", [True, False])
 def test_worker_killed_in_swapon(survives: bool) -> None:
     """There may be pages: it is succeeded, unless nobody can. Whoever waits is told, or left."""
+    if survives:
+        require_survival()
     forced = "" if survives else "memfd"
     daemon, reports = start("killed_in_swapon", "tkill", activate=True, VSWAPFS_FORCE=forced)
     try:

@@ -16,6 +16,7 @@ from machine import (
     ctl,
     ctl_ok,
     mounted_instance,
+    require_survival,
     require_swap,
     run,
     swap_instance,
@@ -63,6 +64,7 @@ def test_full_run_at_the_start_leaves_nothing(inodes: int, fill: str) -> None:
 
 
 def test_full_run_while_it_serves_costs_the_log_only() -> None:
+    require_survival()
     done = with_small_run(
         f"vswapctl on {NAME} --size 64M --pool-limit 16M\n{FILL}"
         f"set -e; vswapctl restart {NAME}; vswapctl set {NAME} pool-limit=8M; "
@@ -95,7 +97,7 @@ def test_missing_capability_is_named(capability: str, words: str) -> None:
 
 
 def test_without_capabilities_that_only_help_it_is_up() -> None:
-    require_swap()
+    require_survival()
     done = without("net_admin", "sys_resource", "sys_nice", "mknod", "sys_rawio", "kill", "chown")
     try:
         assert done.returncode == 0, done.stderr

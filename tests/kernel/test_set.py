@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from machine import Instance, ctl, ctl_json, ctl_ok, swap_instance, wait_until
+from machine import Instance, ctl, ctl_json, ctl_ok, require_survival, swap_instance, wait_until
 from workloads import held_memory
 
 MIB = 1 << 20
@@ -32,6 +32,7 @@ def kill_worker(instance: Instance) -> None:
 
 
 def test_settings_are_in_force_and_a_successor_knows_them(tmp_path: Path) -> None:
+    require_survival()
     options = ("--size", "256M", "--pool-limit", "128M", "--tier", f"{tmp_path}/tier:128M")
     with (
         swap_instance(NAME, *options) as instance,

@@ -14,8 +14,7 @@ from machine import (
     assert_nothing_left,
     ctl,
     ctl_ok,
-    missing,
-    require_swap,
+    require_survival,
     run,
     swap_instance,
     wait_until,
@@ -29,11 +28,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
-def _needs_noswap(tmp_path: Path) -> None:
-    require_swap()
-    if run("mount", "-t", "tmpfs", "-o", "noswap", "none", tmp_path).returncode:
-        missing("no tmpfs with noswap (Linux 6.4)")
-    run("umount", tmp_path)
+def _needs_survival() -> None:
+    require_survival()
 
 
 def kill(pid: int) -> None:
@@ -205,7 +201,6 @@ def test_off_without_a_supervisor() -> None:
 
 
 def test_all_killed_is_the_end_and_nothing_hangs() -> None:
-    require_swap()
     ctl_ok("on", NAME, "--size", "64M")
     try:
         up = Instance(NAME)
@@ -258,7 +253,6 @@ def test_a_standby_that_was_not_ready_is_not_waited_for() -> None:
 
 def test_workers_that_cannot_serve_are_given_up() -> None:
     """Each successor refuses the state: no crash loop, and no request hangs."""
-    require_swap()
     ctl_ok("on", NAME, "--size", "64M")
     try:
         up = Instance(NAME)

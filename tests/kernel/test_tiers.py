@@ -18,6 +18,7 @@ from machine import (
     ctl_json,
     ctl_ok,
     kernel_log_mark,
+    require_survival,
     run,
     swap_instance,
     wait_until,
@@ -172,6 +173,7 @@ def test_writeback_and_drain_by_hand(tmp_path: Path) -> None:
 
 
 def test_restart_is_refused_where_a_fresh_worker_would_lose_a_tier(tmp_path: Path) -> None:
+    require_survival()
     tier, away = tmp_path / "tier", tmp_path / "away"
     with swap_instance("tmoved", "--size", "64M", "--tier", f"{tier}:64M") as up:
         tier.rename(away)

@@ -5,7 +5,7 @@ import re
 import threading
 from pathlib import Path
 
-from machine import VSWAPCTL, ctl, ctl_ok, swap_instance
+from machine import VSWAPCTL, ctl, ctl_ok, require_survival, swap_instance
 from terminal import Terminal, terminal
 from workloads import held_memory, workload
 
@@ -73,6 +73,7 @@ def busy(opened: Terminal) -> str:
 
 
 def test_top_goes_on_when_the_daemon_ends_and_comes_back() -> None:
+    require_survival()
     with terminal(80, 24) as opened:
         with swap_instance("ttop", "--size", "64M"):
             before = opened.modes()
