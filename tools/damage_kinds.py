@@ -246,8 +246,6 @@ _DRAWS: Final[dict[str, _Draw]] = {
 }
 KINDS: Final = tuple(_DRAWS)
 SUPERBLOCK_KINDS: Final = tuple(kind for kind in KINDS if kind.startswith("superblock"))
-EARLIER_KINDS: Final = ("misplace", "replay", "tear")
-"""They can put an earlier version of a page, whole, in the place of the page's record."""
 
 
 def draw(kind: str, image: Image, rng: random.Random) -> Damage:

@@ -29,10 +29,10 @@ from vswapfs.daemon.lock import processes
 from vswapfs.format import instance
 from vswapfs.format.session import WORDS_BYTES, Field, Session
 from vswapfs.host import hardening
+from vswapfs.units import PAGE_BYTES
 
 NAME: Final = "pressure"
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGE_BYTES: Final = 4096
 HALF_BYTES: Final = PAGE_BYTES // 2
 STAMPS: Final = HALF_BYTES // 8
 BEAT_S: Final = 0.1

@@ -7,7 +7,7 @@ from pathlib import Path
 import damage
 import pytest
 from click.testing import CliRunner, Result
-from damage_kinds import EARLIER_KINDS, KINDS, SUPERBLOCK_KINDS, SUPERBLOCK_SLOT, damaged_states
+from damage_kinds import KINDS, SUPERBLOCK_KINDS, SUPERBLOCK_SLOT, damaged_states
 from damage_lab import MIXED, SAME_ORDER, Lab, Tally, none_returns
 from regions import deadline
 from rich.progress import Progress
@@ -108,8 +108,9 @@ def test_verification_that_checks_nothing_is_noticed(
     assert tally.undetected == tally.none_undetected > 0
 
 
-@pytest.mark.parametrize("kind", EARLIER_KINDS)
+@pytest.mark.parametrize("kind", ["misplace", "replay", "tear"])
 def test_earlier_version_of_a_page_is_noticed(same_order: Lab, kind: str) -> None:
+    """These can put one, whole, in the place of the page's record."""
     tally = run([same_order], kind, 20)
     check(kind, tally)
     assert tally.detected > 0

@@ -18,7 +18,6 @@ from vswapfs.errors import PoolFullError, UsageError
 from vswapfs.format.codec import INCOMPRESSIBLE_BYTES, DecodeError, checksum, decode, encode
 from vswapfs.format.record import (
     CODEC_LZ4,
-    CODEC_NONE,
     CODEC_RAW,
     HEADER_BYTES,
     PAGE_NONE,
@@ -244,7 +243,7 @@ def test_decode_of_a_damaged_payload(count: int) -> None:
     # A payload that would become more or less than a page.
     for other in (page[:-1], page + b"\0"):
         assert decoded_or_none(CODEC_LZ4, encode(other)[1]) is None
-    assert decoded_or_none(CODEC_NONE, payload) is None
+    assert decoded_or_none(0, payload) is None
 
 
 # -- segment table and log head --------------------------------------------------------------

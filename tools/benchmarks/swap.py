@@ -10,13 +10,18 @@ from cgroup import MemoryCgroup, MemoryCgroupError
 
 from benchmarks import bars
 from benchmarks.host import MIB, BenchError, cpu_s, timed_s, wait_until_idle
-from benchmarks.peers import RISKY_SWAP_PEERS, SWAP_PEERS, Device, swap_area
+from benchmarks.peers import (
+    RISKY_SWAP_PEERS,
+    SWAP_PEERS,
+    SWAPOFF_TIMEOUT_S,
+    Device,
+    swap_area,
+)
 from benchmarks.report import ROUNDS, Report, rotated
 from benchmarks.swapping import fill_with_ff, held_pages, run_workload, use_memory
 from vswapfs.errors import VswapError
 
 IDLE_S: Final = 10.0
-SWAPOFF_TIMEOUT_S: Final = 180.0
 
 
 class Scale(NamedTuple):

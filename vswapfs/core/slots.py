@@ -32,9 +32,6 @@ class Slots:
                 self._freed_while_pinned.remove(slot)
                 self._give_back(slot)
 
-    def is_pinned(self, slot: int) -> bool:
-        return slot in self._pins
-
     def is_any_pinned(self) -> bool:
         return bool(self._pins)
 

@@ -27,7 +27,7 @@ RECORD_MAX_BYTES: Final = HEADER_BYTES + PAYLOAD_MAX_BYTES
 LENGTH_MASK: Final = 0xFFF
 CODEC_SHIFT: Final = 12
 
-CODEC_NONE: Final = 0  # no record here
+# 0 is none: what was never written is zero.
 CODEC_RAW: Final = 1  # the page itself
 CODEC_LZ4: Final = 2  # an LZ4 block without a size in front
 CODEC_NAMES: Final = {CODEC_RAW: "raw", CODEC_LZ4: "lz4"}
