@@ -208,8 +208,9 @@ def status(
 
     A line each: how much is in it, where that is, and what it saves.
 
-    Protections that the machine refused, and instances that are dead or do not answer, are named
-    on stderr; if there is any of the latter, with exit code 4.
+    With the table, stderr names what should not be missed: protections that the machine refused,
+    tiers that fail, writes that were refused, instances that are dead or do not answer. If there is
+    any of the last, the exit code is 4, with --json as well.
 
     \b
     Example:

@@ -13,7 +13,6 @@ import click
 
 from vswapfs.ctl.options import CONFIG_FILE
 from vswapfs.errors import UsageError
-from vswapfs.format import instance
 
 DIRECTORY: Final = "/etc/vswapfs"
 FILE_MAX_BYTES: Final = 1 << 20
@@ -39,7 +38,7 @@ def use(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
     options = keys(ctx.command)
-    defaults: dict[str, Any] = {"name": instance.check_name(path.stem)}
+    defaults: dict[str, Any] = {"name": path.stem}
     for key, value in _read(path).items():
         option = options.get(key)
         if option is None:

@@ -30,9 +30,9 @@ from vswapfs.format.message import Config
 def vswapfs(mountpoint: str, name: str, **area: Any) -> None:
     """Mount a virtual swap space at MOUNTPOINT, with one file in it: swap.
 
-    Stays in the foreground until it is ended by Ctrl-C or by vswapctl off. It does not switch
-    swap on; vswapctl on does, and is the command for daily use. This one is for tests and for
-    those who set up the loop device themselves.
+    Stays in the foreground until it is ended by Ctrl-C, by the end of its terminal, or by vswapctl
+    off. It does not switch swap on; vswapctl on does, and is the command for daily use. This one is
+    for tests and for those who set up the loop device themselves.
 
     \b
     Example:

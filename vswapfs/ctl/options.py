@@ -5,6 +5,7 @@ not root; only --help and --version are.
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from vswapfs.format.settings import (
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 _OVERWRITE = "vswapfs.tier_overwrite"
+_NOBODY_READS = 128 + signal.SIGPIPE
 CONFIG_FILE = "vswapfs.config_file"
 """In the meta of a context: which file the default map is of."""
 
@@ -47,7 +49,8 @@ class RootCommand(click.Command):
             and os.geteuid() != 0
         ):
             raise PermissionRefusedError(
-                "only root may do this", remedy=f"sudo {' '.join([ctx.command_path, *args])}"
+                "only root may do this",
+                remedy=f"sudo {ctx.command_path} {shlex.join(args)}".strip(),
             )
         try:
             return super().parse_args(ctx, args)
@@ -71,6 +74,14 @@ class Reporting(click.Command):
                 click.echo(f"  try: {error.remedy}", err=True)
             sys.exit(error.exit_code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse. --help and --version print here already."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            output.give_up()
+            raise click.exceptions.Exit(_NOBODY_READS) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. Exit codes are a shell's after ctrl-C or a closed pipe: 1 says that something
         was found."""
@@ -80,7 +91,7 @@ class Reporting(click.Command):
             ctx.exit(128 + signal.SIGINT)
         except BrokenPipeError:
             output.give_up()
-            ctx.exit(128 + signal.SIGPIPE)
+            ctx.exit(_NOBODY_READS)
 
 
 class RootGroup(click.Group):
@@ -201,8 +212,8 @@ def area_options(command: _F) -> _F:
         click.option(
             "--recompress",
             is_flag=True,
-            help="When nothing else is to be done, compress pages that nobody has touched for a "
-            "minute again, with LZ4 HC: slower, but shorter.",
+            help="When nothing else is to be done, compress pages that were stored more than a "
+            "minute ago again, with LZ4 HC: slower, but shorter.",
         ),
         click.option(
             "--encrypt",

@@ -18,7 +18,7 @@ from vswapfs.format.message import AskDrain, AskWriteback, Done
     "idle_s",
     metavar="AGE",
     callback=parsed(forms.parse_age_s),
-    help="Write what nobody touched for so long: 30s, 5m, 2h or 1d.",
+    help="Write what was stored that long ago, or longer: 30s, 5m, 2h or 1d.",
 )
 @click.option("--incompressible", is_flag=True, help="Write what did not compress.")
 @click.option(
@@ -26,7 +26,7 @@ from vswapfs.format.message import AskDrain, AskWriteback, Done
     "max_bytes",
     metavar="N",
     callback=parsed(forms.parse_amount_bytes),
-    help="Write the oldest, up to this size in all.",
+    help="Write so much, in whole segments of 1 MiB: what did not compress first, then the oldest.",
 )
 def writeback(
     name: str | None,

@@ -245,7 +245,8 @@ class TierCommands:
     async def writeback(
         self, *, idle_s: float, incompressible: bool, max_bytes: int | None, send: Send
     ) -> None:
-        """Write sealed segments out now, oldest first. Raises HostError if no tier takes them."""
+        """Write sealed segments out now, in the order of `Homes.candidates`, and so many that
+        ``max_bytes`` are reached. Raises HostError if no tier takes them."""
         if not self._tiering.tiers:
             raise UsageError(f"{self._instance} has no tier", remedy="vswapctl tier add PATH:SIZE")
         report = ProgressReporter(send)

@@ -2,8 +2,8 @@
 
 Owns their fields. JSON, one object a line, at most LINE_MAX_BYTES; ``type`` tells which message it
 is. The client sends one request a connection; the daemon answers with any number of lines of the
-kinds in PARTS and ends with exactly one of the others, Done or Failure. On the
-pipe to the command that started it, the daemon writes Step lines and one Ready or Failure.
+kinds in PARTS and ends with exactly one of the others, Done or Failure. On the pipe to the command
+that started it, the daemon writes Step lines and one Ready, Done or Failure.
 """
 
 from typing import Any, Final, Literal
@@ -84,7 +84,8 @@ class AskDescriptors(msgspec.Struct, tag="desc"):
 
 
 class AskCheck(msgspec.Struct, tag="check"):
-    """Check all structural invariants; page I/O waits meanwhile. Answered with Findings."""
+    """Check all structural invariants; page I/O waits meanwhile. Answered with Findings
+    lines, Done."""
 
 
 class AskOff(msgspec.Struct, tag="off"):
@@ -123,11 +124,12 @@ class AskDrain(msgspec.Struct, tag="drain"):
 
 
 class AskLost(msgspec.Struct, tag="lost"):
-    """Answered with Lost."""
+    """Answered with Lost lines, Done."""
 
 
 class AskScrub(msgspec.Struct, tag="scrub"):
-    """Read every record on the tiers and verify it. Answered with Progress lines, then Scrubbed."""
+    """Read every record on the tiers and verify it. Answered with Progress and
+    ScrubFindings lines, then Scrubbed."""
 
     rate_bytes_per_s: int | None = None
 
