@@ -8,7 +8,6 @@ stress_public.py and stress_simulate.py.
 """
 
 import contextlib
-import json
 import mmap
 import os
 import random
@@ -27,7 +26,15 @@ from typing import Any, Final
 import click
 import kernel_log
 from cgroup import MemoryCgroup
-from stress_instance import complaints, ctl, last_words, left_behind, unhealthy
+from stress_instance import (
+    NotAnsweringError,
+    complaints,
+    ctl,
+    ctl_json,
+    last_words,
+    left_behind,
+    unhealthy,
+)
 from stress_public import public
 from stress_simulate import simulate
 
@@ -245,7 +252,7 @@ def restart(rounds: int, **how: Any) -> None:
             if done.returncode:
                 outcome.faults.append(f"restart: {done.stderr}")
                 return
-            (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+            (status,) = ctl_json("status", NAME)
             outcome.pauses_ms.append(status["last_pause_ms"])
 
     under_load(outcome, strike, **how)
@@ -277,7 +284,7 @@ def under_load(
                 if mode == "fio":
                     ctl_swapoff()
                 with load(command, outcome) as running:
-                    (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+                    (status,) = ctl_json("status", NAME)
                     print(f"survival       {status['survival']}")
                     strike(running)
             outcome.faults += unhealthy(NAME)
@@ -287,6 +294,8 @@ def under_load(
                 outcome.faults.append(f"off: {down.stderr}")
             if outcome.faults:
                 outcome.faults += said
+        except NotAnsweringError as error:
+            outcome.faults += [str(error), *last_words(NAME)]
         finally:
             ctl("off", NAME, "--force")
     outcome.faults += complaints(mark)
@@ -313,7 +322,7 @@ def fio_command(seed: int) -> list[str]:
 
 def ctl_swapoff() -> None:
     """fio is to have the file for itself."""
-    (status,) = json.loads(ctl("status", NAME, "--json").stdout)
+    (status,) = ctl_json("status", NAME)
     subprocess.run(["swapoff", status["loop_device"]], check=True)
     subprocess.run(["losetup", "--detach", status["loop_device"]], check=True)
 

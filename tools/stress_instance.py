@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import kernel_log
 
@@ -18,6 +18,10 @@ from vswapfs.fuse import mount
 BIN: Final = Path(sys.executable).parent
 CTL_TIMEOUT_S: Final = 200
 SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WARNING", "Oops")
+
+
+class NotAnsweringError(Exception):
+    """A command to the instance failed; the message says which, and how."""
 
 
 def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +34,14 @@ def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     except subprocess.TimeoutExpired:
         said = f"{' '.join(arguments)}: not done within {CTL_TIMEOUT_S} s"
         return subprocess.CompletedProcess(command, 124, "", said)
+
+
+def ctl_json(*arguments: str) -> Any:
+    """What a command prints as JSON. Raises NotAnsweringError."""
+    done = ctl(*arguments, "--json")
+    if done.returncode:
+        raise NotAnsweringError(f"{' '.join(arguments)}: {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
 
 
 def complaints(mark: int) -> list[str]:

@@ -6,7 +6,6 @@ time; what does not end by itself then is ended. Nothing is left.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,15 @@ import kernel_log
 from cgroup import MemoryCgroup
 from rich.console import Console
 from rich.table import Table
-from stress_instance import complaints, ctl, last_words, left_behind, unhealthy
+from stress_instance import (
+    NotAnsweringError,
+    complaints,
+    ctl,
+    ctl_json,
+    last_words,
+    left_behind,
+    unhealthy,
+)
 
 NAME: Final = "public"
 MIB: Final = 1 << 20
@@ -150,9 +157,9 @@ def run(suite: Suite, seconds: int) -> Result:
                 faults += judge(suite, *execute(suite, command, seconds, str(group.procs_path)))
                 spent_s = time.monotonic() - began_s
             faults += unhealthy(NAME)
-            stats = json.loads(ctl("stats", NAME, "--json").stdout)
-            if stats["pages"]["stored_total"] < LEAST_PAGES:
-                faults.append(f"only {stats['pages']['stored_total']} pages were swapped")
+            stored_pages, loaded_pages, tier_bytes = moved(faults)
+            if stored_pages < LEAST_PAGES:
+                faults.append(f"only {stored_pages} pages were swapped")
             said = last_words(NAME)  # off removes it
             down = ctl("off", NAME)
             if down.returncode:
@@ -163,10 +170,19 @@ def run(suite: Suite, seconds: int) -> Result:
             ctl("off", NAME, "--force")
     faults += complaints(mark)
     faults += left_behind(NAME)
-    return Result(
-        spent_s, stats["pages"]["stored_total"], stats["pages"]["loaded_total"],
-        stats["disk"]["segments_written_total"] * MIB, faults,
-    )  # fmt: skip
+    return Result(spent_s, stored_pages, loaded_pages, tier_bytes, faults)
+
+
+def moved(faults: list[str]) -> tuple[int, int, int]:
+    """Pages stored and loaded, and bytes that went to the tier: none if it does not say."""
+    try:
+        stats = ctl_json("stats", NAME)
+    except NotAnsweringError as error:
+        faults.append(str(error))
+        return 0, 0, 0
+    pages = stats["pages"]
+    written_bytes = stats["disk"]["segments_written_total"] * MIB
+    return pages["stored_total"], pages["loaded_total"], written_bytes
 
 
 def execute(suite: Suite, command: list[str], seconds: int, procs_path: str) -> tuple[int, str]:

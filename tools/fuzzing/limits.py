@@ -1,4 +1,4 @@
-"""What a run of a target may take: so much time, so much memory, and not a file descriptor more.
+"""What a run of a target may take: so much time, and so much memory.
 
 Owns the limits of this process while a target runs. Always holds: afterwards they are what they
 were. The alarm is left alone where the fuzzer has one of its own.

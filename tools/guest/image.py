@@ -35,10 +35,10 @@ _ETC: Final = (
     "alternatives", "fuse.conf", "group", "ld.so.cache", "nsswitch.conf", "passwd",
 )  # fmt: skip
 _NOT_NEEDED: Final = re.compile(r"/usr/share/(doc|man|locale|info|lintian|bug)/")
-_NOT_NEEDED_TREES: Final = {
-    ".git", ".venv", ".vm", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis",
-    "site-packages", "test", "idlelib", "ensurepip",
-}  # fmt: skip
+_NOT_NEEDED_OF_PYTHON: Final = {"site-packages", "test", "idlelib", "ensurepip"}
+_NOT_NEEDED_OF_CHECKOUT: Final = (
+    ".git", ".venv", ".vm", ".fuzz", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis",
+)  # fmt: skip
 _EMPTY: Final = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/tmp")
 _LINKS: Final = ("bin", "lib", "lib64", "sbin")
 _TIMEOUT_S: Final = 120
@@ -104,7 +104,7 @@ def checkout_image(image: Path) -> None:
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="new-") as name:
         copy = Path(name, *CHECKOUT.parts[1:])
         copy.parent.mkdir(parents=True)
-        unwanted = shutil.ignore_patterns(*_NOT_NEEDED_TREES)
+        unwanted = shutil.ignore_patterns(*_NOT_NEEDED_OF_CHECKOUT)
         shutil.copytree(CHECKOUT, copy, symlinks=True, ignore=unwanted)
         make_image(Path(name), image)
 
@@ -123,7 +123,7 @@ def _files_of_python() -> set[Path]:
         raise GuestUnavailableError(f"no guest: no {python}; run tools/setup")
     files = {*_files_below(venv, skip=set()), *_with_targets(python)}
     for tree in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}:
-        files.update(_files_below(Path(tree), skip=_NOT_NEEDED_TREES))
+        files.update(_files_below(Path(tree), skip=_NOT_NEEDED_OF_PYTHON))
     return files
 
 

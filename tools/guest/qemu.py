@@ -30,7 +30,8 @@ from guest.errors import (
 from guest.image import CHECKOUT, base_image, checkout_image, work_directory
 
 QEMU: Final = "qemu-system-x86_64"
-DEFAULT_KERNEL: Final = "6.1"
+DEFAULT_KERNEL: Final = "6.12"
+"""Both Debian 12 and 13 offer it; 6.1 is in Debian 12 only."""
 CPU: Final = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"
 """No more than wheels and the kernel ask for: wide vector instructions are slow to emulate."""
 BOOT_TIMEOUT_S: Final = 240
