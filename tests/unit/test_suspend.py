@@ -4,7 +4,9 @@ The kernel is a fake; what it does is in tests/vm/test_hibernate.py.
 """
 
 import contextlib
+import gc
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ from vswapfs.format.tier import (
 from vswapfs.hibernate import area, rest, resume, room, suspend, tiers
 from vswapfs.hibernate.reader import ImageReader
 from vswapfs.hibernate.snapshot import BusyError, NoRoomError
-from vswapfs.host import memory, swap
+from vswapfs.host import hardening, memory, swap
 
 PAGES = 700
 Failures = dict[str, list[Exception | None]]
@@ -187,6 +189,42 @@ def test_no_power_off_no_image(backing: MemoryBacking, monkeypatch: pytest.Monke
     assert error.message == "power off: refused"
     assert not kernel.frozen
     assert ImageReader(backing).header.state is State.EMPTY
+
+
+def test_a_signal_comes_after_the_image_is_withdrawn(
+    backing: MemoryBacking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its default is the end of the process: the machine goes on, and a boot would resume it."""
+    states: list[State] = []
+
+    def power_off() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        assert ImageReader(backing).header.state is State.READY
+        raise HostError("power off", "refused")
+
+    monkeypatch.setattr(suspend, "_power_off", power_off)
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: states.append(ImageReader(backing).header.state)
+    )
+    try:
+        hibernate(monkeypatch, {}, test=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert states == [State.EMPTY]
+
+
+def test_ctrl_z_does_not_stop_what_alone_can_thaw_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardening, "spare_from_oom_killer", lambda: None)
+    monkeypatch.setattr(hardening, "lock_all_memory", lambda: True)
+    before = signal.getsignal(signal.SIGTSTP)
+    try:
+        suspend._protect()
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+        gc.enable()
 
 
 def test_too_little_room_is_tried_again_with_more(

@@ -12,9 +12,10 @@ swapped, no file is written and nothing is printed.
 import ctypes
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -138,13 +139,20 @@ class _Attempt:
                 snapshot.thaw()
                 return ImageReader(self._backing).header
             self.end_clock()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             try:
                 header = self._write(snapshot, found)
                 if not self._test:
+                    # From here on until it is withdrawn, no signal may end this process: the
+                    # machine would go on, and a boot resume it as it was.
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                    write_header(self._backing, replace(header, state=State.READY))
                     _power_off()
             except BaseException:
                 write_header(self._backing, self._empty)
                 raise
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             snapshot.free()
             snapshot.thaw()
             return header
@@ -161,10 +169,9 @@ class _Attempt:
         _await_idle(self.machine.swap_device)
 
     def _write(self, snapshot: Snapshot, found: list[TierFound]) -> Header:
-        # A test's image is never to be resumed: this machine goes on.
-        state = State.USED if self._test else State.READY
+        # Not to be resumed: of a test never, else not before the power goes off.
         header = Header(
-            state,
+            State.USED,
             self._empty.uuid,
             self._empty.created_unix_s,
             self._empty.area_bytes,
@@ -185,7 +192,9 @@ def _refuse_other_swap(device: str | None) -> None:
 
 
 def _protect() -> None:
-    """Nothing of this process may have to be swapped in, or read from a file, after the freeze."""
+    """Nothing of this process may have to be swapped in, or read from a file, after the freeze; and
+    ctrl-Z may not stop it: all are frozen that could have it go on."""
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     hardening.spare_from_oom_killer()
     if not hardening.lock_all_memory():
         raise HostError("lock the memory", "refused", remedy="ulimit -l unlimited")

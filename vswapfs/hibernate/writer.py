@@ -1,7 +1,7 @@
 """Writes an image: chunks as they come, compressed and summed, then the index, then the header.
 
 Owns the position in the area. Never allocates more than a chunk at a time: it runs when no other
-task does, in memory that was there before. Always holds: until ``finish`` returns, the header in
+task does, in memory that was there before. Always holds: until ``write`` returns, the header in
 the area says that there is no image.
 """
 
