@@ -14,6 +14,7 @@ from random import Random
 import pytest
 from machine import missing, run
 
+from vswapfs.backing import claim
 from vswapfs.backing import file as file_module
 from vswapfs.backing.api import BLOCK_BYTES, Backing
 from vswapfs.backing.faulty import Fault, FaultyBacking
@@ -297,6 +298,21 @@ def test_a_file_in_use_is_refused_until_it_is_closed(path: Path) -> None:
     assert letters(first, 0, 1) == "a"
     first.close()
     open_file(path, overwrite=True).close()
+
+
+def test_a_tier_that_a_predecessor_still_reads_is_taken_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may stand still for longer than that. All pages that are there were EIO for good."""
+    monkeypatch.setattr(claim, "AGAIN_TIMEOUT_S", 0.1)
+    before = open_file(path)
+    before.write(0, buffer(SUPERBLOCK.pack()))
+    backing, found = FileBacking.open_again(str(path), SIZE, SUPERBLOCK.uuid)
+    assert found == SUPERBLOCK
+    backing.close()
+    with pytest.raises(HostError, match="and not 0000"):
+        FileBacking.open_again(str(path), SIZE, bytes(16))
+    before.close()
 
 
 def test_a_file_below_a_loop_device_is_refused(device: str, tmp_path: Path) -> None:

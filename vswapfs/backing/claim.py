@@ -1,14 +1,17 @@
 """Takes a file or block device for a tier, or refuses it.
 
 Owns the decision what may be overwritten. Never touches what it refuses: it only reads it. Always
-holds for what it returns: nobody else has claimed it, and nobody else can while it is open.
+holds for what it returns: nobody else has claimed it, and nobody else can while it is open; but for
+a tier that is taken over while reads of the predecessor stand still.
 
 A device is claimed by opening it with O_EXCL, which fails while it is mounted, swapped to or part
 of another device; a file by flock, which holds for those who ask for it: other daemons.
 """
 
+import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
 import subprocess
@@ -34,6 +37,8 @@ _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 1 << 16
 _BLKID_TIMEOUT_S: Final = 30.0
 _OVERWRITE: Final = "if nothing on it is needed: tier add --overwrite, or on --tier-overwrite"
+
+_log = logging.getLogger(__name__)
 
 
 class Claim(NamedTuple):
@@ -81,6 +86,7 @@ def claim(path: str, size_bytes: int, *, overwrite: bool, owner: str) -> Claim:
 
 
 AGAIN_TIMEOUT_S: Final = 5.0
+"""So long a medium may be in use by reads of a predecessor before it is taken beside them."""
 
 
 class InUseError(HostError):
@@ -93,28 +99,29 @@ def claim_again(path: str, uuid: bytes) -> tuple[Claim, Superblock]:
     Raises HostError if it is not there any more.
     """
     deadline_s = time.monotonic() + AGAIN_TIMEOUT_S
-    while True:
-        try:
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(InUseError):
             return _claim_again(path, uuid)
-        except InUseError:
-            # Reads that the predecessor had under way keep its file open until they have ended,
-            # a few milliseconds after the process is gone.
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.001)
+        # Reads that the predecessor had under way keep its file open until they have ended, a few
+        # milliseconds after the process is gone.
+        time.sleep(0.001)
+    # Of a disk that stands still they end when it goes on. Without its tier this process would
+    # answer EIO for all pages that are there, for good.
+    _log.warning("%s is still read by a worker that has ended: taken without a lock", path)
+    return _claim_again(path, uuid, lock=False)
 
 
-def _claim_again(path: str, uuid: bytes) -> tuple[Claim, Superblock]:
+def _claim_again(path: str, uuid: bytes, *, lock: bool = True) -> tuple[Claim, Superblock]:
     step = f"open tier {path} again"
     try:
         is_device = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116
-        exclusive = os.O_EXCL if is_device else 0
+        exclusive = os.O_EXCL if is_device and lock else 0
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
     except OSError as error:
         kind = InUseError if error.errno == errno.EBUSY else HostError
         raise kind(step, error.strerror or str(error)) from None
     try:
-        if not is_device:
+        if not is_device and lock:
             _lock(step, fd)
         found = _superblock(fd)
         if found is None or found.uuid != uuid:
