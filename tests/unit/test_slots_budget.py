@@ -561,6 +561,38 @@ def test_stores_leave_a_slot_to_fetch_into_where_there_are_tiers() -> None:
     assert store.segments.kept_count == RESERVE_SEGMENTS
 
 
+@pytest.mark.parametrize("warming", [False, True])
+def test_a_slot_that_was_fetched_into_in_vain_is_not_taken_for_one_with_memory(
+    warming: bool,
+) -> None:
+    """The lane would touch it page by page, and wait for each when the machine has none left."""
+    store = filled_store()
+    ram = store.segments.ram
+    tier = store.segments.add_tier(20)
+    plan = store.homes.plan_write(store.homes.candidates()[0])
+    assert plan is not None
+    assert store.homes.end_write(plan, ok=True)
+    ram.cool()
+    assert ram.warm_count == 0
+    fetch = store.homes.plan_fetch(store.homes.on_tier(tier)[0], to_clean=True)
+    assert fetch is not None
+    if warming:
+        ram.kept_warm = 1
+        assert ram.begin_warming() is not None
+    free = ram.unused_count
+    assert not store.homes.end_fetch(fetch, ok=False)
+    assert ram.unused_count == free + 1
+    asked = list[int]()
+
+    def none_to_spare(slot: int) -> bool:
+        asked.append(slot)
+        return False
+
+    ram.warm_up = none_to_spare
+    assert not ram.has_memory(0)
+    assert asked == [fetch.ram_slot]
+
+
 def test_what_the_cleaner_packed_is_not_cleaned_again() -> None:
     for segment_bytes in (1 << 14, 1 << 20):
         packed_bytes = segment_bytes - SEGMENT_HEADER_BYTES - RECORD_MAX_BYTES + 1

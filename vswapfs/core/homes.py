@@ -257,8 +257,10 @@ class Homes:
         if moved:
             segments.move(plan.segment, RAM, plan.ram_slot)
             self.fetched_segments_total += 1
-        else:
+        elif ok:
             segments.ram.give_back(plan.ram_slot)
+        else:
+            segments.ram.give_back_untouched(plan.ram_slot)
         segments.tiers[plan.tier].unpin(plan.slot)
         return moved
 

@@ -150,6 +150,12 @@ class RamSlots(Slots):
         self._warm.append(slot)
         self._cool(min(max(WARM_MAX, self.kept_warm), self.free_count))
 
+    def give_back_untouched(self, slot: int) -> None:
+        """A slot that may have no memory, as nothing came to be written to it; nothing pins it."""
+        if not self._warming:  # else it would wait, as in _cool
+            self._release(slot)
+        self._cold.append(slot)
+
     def cool(self) -> None:
         """Give the memory of all free slots back but those that are kept warm."""
         self._cool(min(self.kept_warm, self.free_count))
