@@ -1,5 +1,6 @@
 """The background scrub: a segment of each tier at a time, and no more of the lane than that."""
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ class Verified(Scrubber):
 
     def __init__(self, store: Store, there: list[int]) -> None:
         self.there, self.verified, self.lists = there, list[int](), 0
+        self.fails: list[Exception] = []
         tiering: Any = SimpleNamespace(
             tiers={1: SimpleNamespace(number=1)}, segments_on=self._list_them
         )
@@ -36,6 +38,8 @@ class Verified(Scrubber):
         return list(self.there)
 
     async def segment(self, tier: Any, segment: int) -> tuple[int, list[ScrubFinding]]:
+        if self.fails:
+            raise self.fails.pop(0)
         if segment not in self.there:
             return 0, []
         self.verified.append(segment)
@@ -61,6 +65,16 @@ async def test_the_background_lists_a_tier_once_a_round(
     scrubber.there[:] = [5, 8]  # 7 has left the tier, 8 has come: it waits for the next round
     await scrubber.rounds(3)
     assert (scrubber.verified, scrubber.lists) == ([4, 2, 5, 5, 8], 2)
+
+
+async def test_no_thread_to_be_had_is_no_end_of_the_worker(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was: of the worker, and 10 s later of its successor, for which there was no other."""
+    scrubber = Verified(Store(GEOMETRY, make_buffers(GEOMETRY)), [4, 2, 7])
+    scrubber.fails = [RuntimeError("can't start new thread"), OSError(errno.ENOMEM, "mmap")]
+    await scrubber.rounds(4)
+    assert scrubber.verified == [7, 4]
 
 
 async def test_the_background_waits_until_all_is_counted(

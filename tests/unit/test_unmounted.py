@@ -1,5 +1,6 @@
 """What runs beside the lane: it lets the lane be, and ends quietly when the lane has ended."""
 
+import errno
 import functools
 from collections.abc import Callable
 from random import Random
@@ -20,6 +21,7 @@ from vswapfs.daemon.service import Service
 from vswapfs.daemon.upkeep import every_second
 from vswapfs.format.session import Field
 from vswapfs.fuse.inbox import Inbox
+from vswapfs.host import memory
 
 pytestmark = pytest.mark.trio
 
@@ -51,6 +53,31 @@ async def test_what_is_done_now_and_then_ends_with_the_lane(
         await every_second(config, session, store, lane, tiering, forehand)
         await scrubber.background()
     assert session[Field.REFUSED_STORES] == 7
+
+
+async def test_no_descriptor_to_be_had_leaves_the_automatic_limit_as_it_is(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the worker: each look at the machine's memory opens a file."""
+    store = Store(GEOMETRY, make_buffers(GEOMETRY))
+    before = store.segments.ram.limit
+    looks = list[int]()
+
+    def available_bytes() -> int:
+        looks.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(memory, "available_bytes", available_bytes)
+    config: Any = SimpleNamespace(pool_limit_bytes="auto", recompress=False)
+    lane: Any = LaneAtOnce()
+    lane.counters = {"refusals.pool_full": 0}
+    tiering: Any = SimpleNamespace(tiers={})
+    forehand: Any = SimpleNamespace(is_taking=False)
+    session: Any = {}
+    with trio.move_on_after(2.5):
+        await every_second(config, session, store, lane, tiering, forehand)
+    assert len(looks) == 2
+    assert store.segments.ram.limit == before
 
 
 async def test_a_successor_counts_between_requests(autojump_clock: trio.testing.MockClock) -> None:

@@ -71,8 +71,12 @@ def logging_to(path: str | None, level: str) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        listener.stop()
-        target.close()
+        try:
+            listener.stop()
+        except queue.Full:
+            pass  # the target is stuck: its thread ends with the process
+        else:
+            target.close()
 
 
 def set_level(level: str) -> None:

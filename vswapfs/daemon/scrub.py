@@ -173,8 +173,13 @@ class Scrubber:
             while True:
                 await trio.sleep(BACKGROUND_INTERVAL_S)
                 if self._store.recount is None and self._memory.can_spare_some():
-                    for tier in list(self._tiering.tiers.values()):
-                        await self._next_of(tier)
+                    try:
+                        for tier in list(self._tiering.tiers.values()):
+                            await self._next_of(tier)
+                    except (OSError, MemoryError, RuntimeError) as error:
+                        # No thread, or no memory for a segment, is to be had: page I/O needs none,
+                        # and an end of this task would be one of the worker.
+                        _log.warning("scrub: %s", error)
 
     async def _next_of(self, tier: Tier) -> None:
         """Verify the next one that is still there. Listed once a round: that takes the lane 3.5 ms

@@ -40,14 +40,14 @@ async def every_second(
             # For the supervisor, which waits for nobody.
             session[Field.SERVED_PAGES] = store.stored_total + store.loaded_total
             session[Field.REFUSED_STORES] = lane.counters["refusals.pool_full"]
-            if config.pool_limit_bytes == "auto":
+            if config.pool_limit_bytes == "auto" and (found := _look_at_memory()):
                 limit_now = functools.partial(
                     policy.auto_limit,
                     least=least,
                     segment_bytes=store.geometry.segment_bytes,
-                    available_bytes=memory.available_bytes(),
-                    reserve_bytes=memory.reserve_bytes(),
-                    pressure_pct=memory.pressure_pct() or 0.0,
+                    available_bytes=found[0],
+                    reserve_bytes=found[1],
+                    pressure_pct=found[2],
                 )
                 await ask(lane, functools.partial(_adjust_limit, store, limit_now))
             if config.recompress:
@@ -57,6 +57,16 @@ async def every_second(
                 await ask(lane, tiering.tick)
             if forehand.is_taking:
                 await ask(lane, forehand.look_again)
+
+
+def _look_at_memory() -> tuple[int, int, float] | None:
+    """Bytes available, and to be left; the pressure. None where no descriptor is to be had: the
+    limit stays what it is, as an end of this task would be one of the worker."""
+    try:
+        available_bytes, reserve_bytes = memory.available_bytes(), memory.reserve_bytes()
+    except OSError:
+        return None
+    return available_bytes, reserve_bytes, memory.pressure_pct() or 0.0
 
 
 def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:

@@ -5,6 +5,7 @@ them, when there is memory. Always holds: to give them back waits for nobody, as
 emptied that the thread is through with.
 """
 
+import errno
 import fcntl
 import os
 import queue
@@ -31,7 +32,7 @@ class _Pipe(NamedTuple):
 
 
 class Relief:
-    """Raises OSError if there cannot be such pipes."""
+    """Raises OSError if there cannot be such pipes, or no thread."""
 
     def __init__(self) -> None:
         self._memory = memory.Watch()
@@ -44,8 +45,12 @@ class Relief:
             fcntl.fcntl(pipe.write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             self._empty.put(pipe)
         before_bytes = threading.stack_size(_STACK_BYTES)
-        threading.Thread(target=self._fill, name="relief", daemon=True).start()
-        threading.stack_size(before_bytes)
+        try:
+            threading.Thread(target=self._fill, name="relief", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
+        finally:
+            threading.stack_size(before_bytes)
 
     def give_back(self) -> int:
         """All there is; how many bytes."""
