@@ -50,7 +50,9 @@ def with_small_run(script: str, inodes: int = 100) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize(
-    ("inodes", "fill"), [(100, FILL), (2, ""), (3, ""), (4, "")], ids=["bytes", "2", "3", "4"]
+    ("inodes", "fill"),
+    [(100, FILL), (2, ""), (3, ""), (4, ""), (5, "")],
+    ids=["bytes", "2", "3", "4", "5"],
 )
 def test_full_run_at_the_start_leaves_nothing(inodes: int, fill: str) -> None:
     done = with_small_run(

@@ -65,7 +65,9 @@ class ControlServer:
             listener.bind(self._path)
         except OSError as error:
             listener.close()
-            raise HostError(f"bind {self._path}", error.strerror or "") from None
+            raise HostError(
+                f"bind {self._path}", error.strerror or "", remedy="see df and df -i"
+            ) from None
         finally:
             os.umask(mask)
         listener.listen(CONNECTIONS_MAX)
