@@ -15,7 +15,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,17 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import kernel_log
 from cgroup import MemoryCgroup
-from stress_instance import (
-    NotAnsweringError,
-    complaints,
-    ctl,
-    ctl_json,
-    last_words,
-    left_behind,
-    unhealthy,
-)
+from stress_instance import ctl, ctl_json, stressed
 from stress_public import public
 from stress_simulate import simulate
 
@@ -268,38 +258,21 @@ def under_load(
     mode: str,
 ) -> None:
     """Bring an instance and its load up, strike, and see what is left. Does not return."""
-    mark = kernel_log.mark()
-    with tempfile.TemporaryDirectory(prefix="vswapfs-stress-", dir="/var/tmp") as directory:
-        tier = f"{directory}/tier:2G"
-        up = ctl(
-            "on", NAME, "--size", "2G", "--pool-limit", "256M", "--tier", tier,
-            *(["--encrypt"] if encrypt else []),
+    options = ["--size", "2G", "--pool-limit", "256M", *(["--encrypt"] if encrypt else [])]
+    with (
+        stressed(
+            NAME, outcome.faults, *options, tier_size="2G",
             VSWAPFS_FORCE="journal" if journal else "",
-        )  # fmt: skip
-        if up.returncode:
-            raise click.ClickException(up.stderr)
-        try:
-            with MemoryCgroup(256 * MIB) as group:
-                command = workload_command(group, seed) if mode == "workload" else fio_command(seed)
-                if mode == "fio":
-                    ctl_swapoff()
-                with load(command, outcome) as running:
-                    (status,) = ctl_json("status", NAME)
-                    print(f"survival       {status['survival']}")
-                    strike(running)
-            outcome.faults += unhealthy(NAME)
-            said = last_words(NAME)  # off removes it
-            down = ctl("off", NAME)
-            if down.returncode:
-                outcome.faults.append(f"off: {down.stderr}")
-            if outcome.faults:
-                outcome.faults += said
-        except NotAnsweringError as error:
-            outcome.faults += [str(error), *last_words(NAME)]
-        finally:
-            ctl("off", NAME, "--force")
-    outcome.faults += complaints(mark)
-    outcome.faults += left_behind(NAME)
+        ),
+        MemoryCgroup(256 * MIB) as group,
+    ):  # fmt: skip
+        command = workload_command(group, seed) if mode == "workload" else fio_command(seed)
+        if mode == "fio":
+            ctl_swapoff()
+        with load(command, outcome) as running:
+            (status,) = ctl_json("status", NAME)
+            print(f"survival       {status['survival']}")
+            strike(running)
     outcome.print()
     sys.exit(bool(outcome.faults))
 

@@ -1,5 +1,7 @@
-"""An instance under stress, seen from outside: commands to it, its health, the kernel's complaints,
-and what it left behind. Owns none of it.
+"""An instance under stress: brought up, and seen from outside: commands to it, its health, the
+kernel's complaints, and what it left behind.
+
+Owns the instance and the file of its tier, from `on` to `off`; never the load.
 """
 
 import contextlib
@@ -7,9 +9,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import kernel_log
 
 from vswapfs.format import instance
@@ -22,6 +27,34 @@ SUSPICIOUS: Final = ("I/O error", "Bus error", "hung", "blocked for", "BUG", "WA
 
 class NotAnsweringError(Exception):
     """A command to the instance failed; the message says which, and how."""
+
+
+@contextlib.contextmanager
+def stressed(
+    name: str, faults: list[str], *options: str, tier_size: str, **environment: str
+) -> Iterator[str]:
+    """An instance with a tier on a file; yields its loop device. Then it is swapped off; what was
+    wrong with it, and what the kernel complained of or is left, is added to the faults."""
+    mark = kernel_log.mark()
+    with tempfile.TemporaryDirectory(prefix=f"vswapfs-{name}-", dir="/var/tmp") as directory:
+        up = ctl("on", name, *options, "--tier", f"{directory}/tier:{tier_size}", **environment)
+        if up.returncode:
+            raise click.ClickException(up.stderr)
+        try:
+            yield up.stdout.strip()
+            faults += unhealthy(name)
+            said = last_words(name)  # off removes it
+            down = ctl("off", name)
+            if down.returncode:
+                faults.append(f"off: {down.stderr}")
+            if faults:
+                faults += said
+        except NotAnsweringError as error:
+            faults += [str(error), *last_words(name)]
+        finally:
+            ctl("off", name, "--force")
+    faults += complaints(mark)
+    faults += left_behind(name)
 
 
 def ctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

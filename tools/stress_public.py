@@ -12,25 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import click
-import kernel_log
 from cgroup import MemoryCgroup
 from rich.console import Console
 from rich.table import Table
-from stress_instance import (
-    NotAnsweringError,
-    complaints,
-    ctl,
-    ctl_json,
-    last_words,
-    left_behind,
-    unhealthy,
-)
+from stress_instance import NotAnsweringError, ctl_json, stressed
 
 NAME: Final = "public"
 MIB: Final = 1 << 20
@@ -138,38 +128,22 @@ def public(suites: tuple[str, ...], seconds: int) -> None:
 
 def run(suite: Suite, seconds: int) -> Result:
     """One program on an instance of its own."""
-    mark = kernel_log.mark()
     faults: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="vswapfs-public-", dir="/var/tmp") as directory:
-        up = ctl(
-            "on", NAME, "--size", "1G", "--pool-limit", "16M", "--tier", f"{directory}/tier:1G",
-            "--priority", "32767",  # before all other areas of this machine
-        )  # fmt: skip
-        if up.returncode:
-            raise click.ClickException(up.stderr)
-        try:
-            device = up.stdout.strip()
-            if "{device}" in suite.command(seconds):
-                subprocess.run(["swapoff", device], check=True)
-            began_s = time.monotonic()
-            with MemoryCgroup(CGROUP_BYTES) as group:
-                command = suite.command(seconds).format(device=device).split()
-                faults += judge(suite, *execute(suite, command, seconds, str(group.procs_path)))
-                spent_s = time.monotonic() - began_s
-            faults += unhealthy(NAME)
-            stored_pages, loaded_pages, tier_bytes = moved(faults)
-            if stored_pages < LEAST_PAGES:
-                faults.append(f"only {stored_pages} pages were swapped")
-            said = last_words(NAME)  # off removes it
-            down = ctl("off", NAME)
-            if down.returncode:
-                faults.append(f"off: {down.stderr}")
-            if faults:
-                faults += said
-        finally:
-            ctl("off", NAME, "--force")
-    faults += complaints(mark)
-    faults += left_behind(NAME)
+    options = (
+        "--size", "1G", "--pool-limit", "16M",
+        "--priority", "32767",  # before all other areas of this machine
+    )  # fmt: skip
+    with stressed(NAME, faults, *options, tier_size="1G") as device:
+        if "{device}" in suite.command(seconds):
+            subprocess.run(["swapoff", device], check=True)
+        began_s = time.monotonic()
+        with MemoryCgroup(CGROUP_BYTES) as group:
+            command = suite.command(seconds).format(device=device).split()
+            faults += judge(suite, *execute(suite, command, seconds, str(group.procs_path)))
+            spent_s = time.monotonic() - began_s
+        stored_pages, loaded_pages, tier_bytes = moved(faults)
+        if stored_pages < LEAST_PAGES:
+            faults.append(f"only {stored_pages} pages were swapped")
     return Result(spent_s, stored_pages, loaded_pages, tier_bytes, faults)
 
 

@@ -61,6 +61,7 @@ def test_swap_on_pool_and_tier(kernel: str, size: str, limit: str, tmp_path: Pat
 
         # Nothing is refused to root on a whole machine.
         status = guest.run(f"vswapctl status {NAME} --json")
+        assert status.stderr == ""
         (shown,) = json.loads(status.stdout)
         refused = [outcome for outcome in shown["hardening"] if not outcome["ok"]]
         assert refused == []

@@ -40,15 +40,7 @@ async def every_second(
             # For the supervisor, which waits for nobody.
             session[Field.SERVED_PAGES] = store.stored_total + store.loaded_total
             session[Field.REFUSED_STORES] = lane.counters["refusals.pool_full"]
-            if config.pool_limit_bytes == "auto" and (found := _look_at_memory()):
-                limit_now = functools.partial(
-                    policy.auto_limit,
-                    least=least,
-                    segment_bytes=store.geometry.segment_bytes,
-                    available_bytes=found[0],
-                    reserve_bytes=found[1],
-                    pressure_pct=found[2],
-                )
+            if config.pool_limit_bytes == "auto" and (limit_now := _auto_limit(store, least)):
                 await ask(lane, functools.partial(_adjust_limit, store, limit_now))
             if config.recompress:
                 now_s = int(time.monotonic())
@@ -59,14 +51,20 @@ async def every_second(
                 await ask(lane, forehand.look_again)
 
 
-def _look_at_memory() -> tuple[int, int, float] | None:
-    """Bytes available, and to be left; the pressure. None where no descriptor is to be had: the
-    limit stays what it is, as an end of this task would be one of the worker."""
+def _auto_limit(store: Store, least: int) -> Callable[..., int] | None:
+    """The limit by the machine's memory now, of what the pool is at. None where no descriptor is to
+    be had: the limit stays what it is, as an end of this task would be one of the worker."""
     try:
-        available_bytes, reserve_bytes = memory.available_bytes(), memory.reserve_bytes()
+        return functools.partial(
+            policy.auto_limit,
+            least=least,
+            segment_bytes=store.geometry.segment_bytes,
+            available_bytes=memory.available_bytes(),
+            reserve_bytes=memory.reserve_bytes(),
+            pressure_pct=memory.pressure_pct() or 0.0,
+        )
     except OSError:
         return None
-    return available_bytes, reserve_bytes, memory.pressure_pct() or 0.0
 
 
 def _adjust_limit(store: Store, limit_now: Callable[..., int]) -> None:
